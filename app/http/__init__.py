@@ -1,0 +1,1 @@
+"""Routes, and what they share: reading bodies, writing answers and problems."""

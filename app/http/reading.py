@@ -1,0 +1,128 @@
+"""Reading a request's body: its size, its media type, its JSON, its form.
+
+A route declares `posted: Annotated[Posted[GradRequest], reading(GradRequest)]`. The body is read here rather than by
+FastAPI, because it must be strict, bounded, and never walked by pydantic; the OpenAPI document is told of it by
+`app.http.documenting`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+
+from app.http.problems import Problem, over_limit
+from app.services.answers import Answers
+from app.services.deadline import Clock
+from app.services.questions import escape
+from app.settings import Settings
+from app.wire import json
+
+M = TypeVar("M", bound=BaseModel)
+MOST_ERRORS = 10
+
+
+@dataclass(frozen=True)
+class Posted(Generic[M]):
+    """A request's model, the clock that runs for it, and who answers."""
+
+    request: M
+    clock: Clock
+    answers: Answers
+
+
+def reading(model: type[M]) -> Any:
+    """The dependency that reads a body into `model`."""
+
+    async def read(request: Request) -> Posted[M]:
+        settings: Settings = request.app.state.settings
+        answers: Answers = request.app.state.answers
+        _check_media_types(request)
+        body = await _body(request, settings.body_bytes)
+        clock = Clock(settings.seconds)
+
+        def parse() -> M:
+            with clock.stage("parse"):
+                return validated(model, _decoded(body, settings.json_nesting))
+
+        light = len(body) <= settings.inline_bytes
+        return Posted(parse() if light else await answers.in_thread(parse), clock, answers)
+
+    return Depends(read)
+
+
+def _check_media_types(request: Request) -> None:
+    media_type, _, parameters = request.headers.get("content-type", json.MEDIA_TYPE).partition(";")
+    subtype = media_type.strip().lower()
+    if subtype != json.MEDIA_TYPE and not (subtype.startswith("application/") and subtype.endswith("+json")):
+        raise _unread(f"Content-Type {media_type[:80]!r}; expected {json.MEDIA_TYPE}")
+    charset = parameters.lower().replace('"', "").partition("charset=")[2].partition(";")[0].strip()
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        raise _unread(f"charset {charset[:40]!r}; JSON is UTF-8")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise _unread(f"Content-Encoding {encoding[:40]!r}; expected none")
+    check_accept(request)
+
+
+def _unread(what: str) -> Problem:
+    return Problem("unsupported_media_type", f"the body has {what}", headers={"Accept-Post": json.MEDIA_TYPE})
+
+
+def check_accept(request: Request) -> None:
+    """Raise not_acceptable where the client takes no JSON."""
+    ranges = [each.partition(";") for each in request.headers.get("accept", "*/*").lower().split(",")]
+    for media_range, _, parameters in ranges:
+        refused = any(p.strip() in ("q=0", "q=0.0", "q=0.00", "q=0.000") for p in parameters.split(";"))
+        if media_range.strip() in ("*/*", "application/*", json.MEDIA_TYPE, "") and not refused:
+            return
+    raise Problem("not_acceptable", f"the answer is {json.MEDIA_TYPE}, which the Accept header leaves out")
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The whole body, given up as soon as it is known to be too large."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > most:
+        raise over_limit("body_bytes", most, int(declared), "bytes of the body", 413)
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > most:
+            raise over_limit("body_bytes", most, size, "bytes of the body", 413)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _decoded(body: bytes, most_nesting: int) -> Any:
+    try:
+        value = json.decode(body)
+    except json.MalformedJson as error:
+        raise Problem("invalid_json", f"the body is not JSON: {str(error)[:200]}") from error
+    depth = json.nesting(value, most_nesting)
+    if depth > most_nesting:
+        raise over_limit("json_nesting", most_nesting, depth, "lists and objects within one another", 400)
+    return value
+
+
+def validated(model: type[M], value: Any) -> M:
+    """The model of a decoded body. Raises invalid_request, with a pointer to the first fault."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        faults = [_fault(each) for each in error.errors(include_url=False, include_input=False, include_context=False)]
+        first = faults[0]
+        where = first["pointer"] or "the body"
+        raise Problem(
+            "invalid_request",
+            f"{where}: {first['detail']}",
+            pointer=first["pointer"],
+            errors=faults[:MOST_ERRORS],
+        ) from None
+
+
+def _fault(error: Any) -> dict[str, str]:
+    """One of pydantic's errors. Tags of unions in its location are no part of the request, and are left out."""
+    steps = [str(step) for step in error["loc"] if not (isinstance(step, str) and ("[" in step))]
+    return {"pointer": "".join(f"/{escape(step[:80])}" for step in steps), "detail": error["msg"][:200]}

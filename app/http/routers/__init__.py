@@ -1,0 +1,1 @@
+"""Routes by subject. A route states what it takes and calls one thing; it never catches."""

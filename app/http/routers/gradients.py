@@ -1,0 +1,96 @@
+"""The calls: POST /grad and its kin, and GET /grad for an address bar."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from app.http.documenting import documented
+from app.http.query import posted_from_query
+from app.http.reading import Posted, reading
+from app.http.writing import written
+from app.wire import models
+
+router = APIRouter(prefix="/grad", tags=["Gradients"])
+
+
+@router.post("", **documented("Gradients", models.GradAnswer, models.GradRequest))
+async def grad(posted: Annotated[Posted[models.GradRequest], reading(models.GradRequest)]) -> Response:
+    """Values, and the gradient by each wrt: Σ over outputs of the vector-Jacobian product, by one reverse sweep.
+
+    As `y.backward(v)`: a non-scalar output needs its `grad_outputs`. One more leading axis on these is a stack of many.
+    """
+    return await written("grad", posted)
+
+
+@router.post("/value", **documented("Values only", models.ValueAnswer, models.ValueRequest))
+async def value(posted: Annotated[Posted[models.ValueRequest], reading(models.ValueRequest)]) -> Response:
+    """The outputs of the graph, with nothing tracked, as inside `torch.no_grad()`."""
+    return await written("value", posted)
+
+
+@router.post("/jvp", **documented("Jacobian-vector product", models.JvpAnswer, models.JvpRequest))
+async def jvp(posted: Annotated[Posted[models.JvpRequest], reading(models.JvpRequest)]) -> Response:
+    """The derivative of every output along the `tangents`, by forward mode. Inputs without a tangent stand still."""
+    return await written("jvp", posted)
+
+
+@router.post("/jacobian", **documented("Jacobian", models.JacobianAnswer, models.JacobianRequest))
+async def jacobian(
+    posted: Annotated[Posted[models.JacobianRequest], reading(models.JacobianRequest)],
+) -> Response:
+    """Every output by every wrt, in shape output + wrt."""
+    return await written("jacobian", posted)
+
+
+@router.post("/hessian", **documented("Hessian", models.HessianAnswer, models.HessianRequest))
+async def hessian(
+    posted: Annotated[Posted[models.HessianRequest], reading(models.HessianRequest)],
+) -> Response:
+    """The second derivatives of a scalar output, in blocks of shape wrt + wrt; and its gradient."""
+    return await written("hessian", posted)
+
+
+@router.post("/hvp", **documented("Hessian-vector product", models.HvpAnswer, models.HvpRequest))
+async def hvp(posted: Annotated[Posted[models.HvpRequest], reading(models.HvpRequest)]) -> Response:
+    """The Hessian of a scalar output times `vectors`, by forward over reverse: the Hessian itself is never formed."""
+    return await written("hvp", posted)
+
+
+@router.post("/nth", **documented("Derivatives of order n", models.NthAnswer, models.NthRequest))
+async def nth(posted: Annotated[Posted[models.NthRequest], reading(models.NthRequest)]) -> Response:
+    """All orders up to `order`, each wrt on its own, or a mixed derivative along a `path`.
+
+    Order k is the gradient of the sum of order k − 1; for an elementwise function that is the k-th derivative, element
+    by element. The work grows polynomially with the order.
+    """
+    return await written("nth", posted)
+
+
+@router.post("/taylor", **documented("Taylor coefficients", models.TaylorAnswer, models.TaylorRequest))
+async def taylor(posted: Annotated[Posted[models.TaylorRequest], reading(models.TaylorRequest)]) -> Response:
+    """c_0 to c_n of f(x + t·v) = Σ c_k t^k along a direction v; k!·c_k is the k-th directional derivative."""
+    return await written("taylor", posted)
+
+
+@router.post("/check", **documented("Check a derivative", models.CheckAnswer, models.CheckRequest))
+async def check(posted: Annotated[Posted[models.CheckRequest], reading(models.CheckRequest)]) -> Response:
+    """Analytic derivatives of the graph at these inputs, held against differences of its values."""
+    return await written("check", posted)
+
+
+@router.get("", **documented("Derivatives, from a URL", models.NthAnswer))
+async def from_url(
+    request: Request,
+    expr: Annotated[str, Query(description="The expression. A + must be written %2B.", examples=["sin(x)*y"])],
+    wrt: Annotated[str | None, Query(description="Names, separated by commas.")] = None,
+    order: Annotated[str | None, Query(description="The highest order; 1 when absent.", examples=["2"])] = None,
+    outputs: Annotated[str | None, Query(description="Names, separated by commas.")] = None,
+) -> Response:
+    """Every other parameter is an input of the expression, a JSON number or list: `?expr=sin(x)*y&x=1.5&y=2`.
+
+    The answer is that of POST /grad/nth; a non-scalar output is taken with ones.
+    """
+    return await written("nth", posted_from_query(request))

@@ -1,0 +1,50 @@
+"""The application, wired in one function; nothing happens at import."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+import engine.ops  # noqa: F401 - fills the catalogue
+from app import __version__
+from app.http import problems
+from app.http.documenting import install_openapi
+from app.http.routers import gradients, graphs, health, reference
+from app.services.answers import Answers
+from app.settings import Settings
+from engine.errors import EngineError
+
+DESCRIPTION = """\
+Post an expression graph and its input tensors as JSON; get values, gradients of any order, and the graph's metadata.
+
+Semantics are those of PyTorch's autograd; ops are named as in the Python Array API standard. Each call below has
+examples that run: open one and press *Try it out*.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service under these settings, or under those of the environment."""
+    settings = settings or Settings()
+    app = FastAPIOffline(
+        title="Gradwire",
+        version=__version__,
+        summary="Gradients over HTTP",
+        description=DESCRIPTION,
+        docs_url="/docs",
+        redoc_url=None,
+        static_url="/docs/static",
+        swagger_ui_parameters={"validatorUrl": None, "tryItOutEnabled": True, "defaultModelsExpandDepth": 0},
+    )
+    app.state.settings = settings
+    app.state.answers = Answers(settings)
+    for router in (gradients.router, graphs.router, reference.router, health.router):
+        app.include_router(router)
+    app.add_exception_handler(problems.Problem, problems.on_problem)
+    app.add_exception_handler(EngineError, problems.on_engine_error)
+    app.add_exception_handler(HTTPException, problems.on_http_exception)
+    app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)
+    app.add_exception_handler(Exception, problems.on_crash)
+    install_openapi(app)
+    return app

@@ -1,0 +1,124 @@
+"""From a request to the bytes of its answer: parse, compile, run, encode.
+
+Where that happens is decided by size. What takes microseconds is done in the event loop, because a hop to a thread
+costs more; what is known to be larger goes to one of a few threads. The figures are settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from app.http.problems import over_limit
+from app.services.deadline import Clock
+from app.services.questions import inspection_of, pointing_into_graph, question_of
+from app.settings import Settings
+from app.wire import json
+from app.wire.models import CheckRequest, InspectRequest, Request
+from engine.calls import Compiled, Question, compile_question
+from engine.check import check
+from engine.describe import describe, describe_program
+from engine.program import write_attr, write_graph
+from engine.tensors import write_tensor
+
+T = TypeVar("T")
+
+
+class Answers:
+    """Answers requests, within the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._threads = anyio.CapacityLimiter(settings.threads)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Do `work` in one of the service's threads."""
+        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+
+    async def of(self, call: str, request: Request, clock: Clock) -> bytes:
+        """The answer to one of the engine's calls."""
+        clock.lower(request.timeout)
+        with clock.stage("parse"):
+            question = question_of(call, request, self.settings.limits)
+        compiling = partial(self._compile, question, request, clock)
+        light = _compile_effort(question) <= self.settings.inline_nodes
+        compiled = compiling() if light else await self.in_thread(compiling)
+        running = partial(self._run, compiled, request, clock)
+        return running() if compiled.plan.flops <= self.settings.inline_flops else await self.in_thread(running)
+
+    async def of_check(self, request: CheckRequest, clock: Clock) -> bytes:
+        """Analytic against numerical derivatives; always in a thread, since it runs the graph many times."""
+        clock.lower(request.timeout)
+        return await self.in_thread(partial(self._check, request, clock))
+
+    async def of_inspection(self, request: InspectRequest, clock: Clock) -> bytes:
+        """The metadata of a graph, with nothing run."""
+        return await self.in_thread(partial(self._inspect, request, clock))
+
+    def _compile(self, question: Question, request: Request, clock: Clock) -> Compiled:
+        with clock.stage("compile"), pointing_into_graph(request):
+            compiled = compile_question(question, self.settings.limits, clock)
+        size = compiled.answer_bytes
+        if size > self.settings.answer_bytes:
+            raise over_limit("answer_bytes", self.settings.answer_bytes, size, "bytes of the answer's tensors")
+        return compiled
+
+    def _run(self, compiled: Compiled, request: Request, clock: Clock) -> bytes:
+        with clock.stage("run"), pointing_into_graph(request):
+            tree = compiled.run(compiled.bind(), clock)
+        with clock.stage("encode"):
+            return json.encode(_written(tree, compiled, request))
+
+    def _check(self, request: CheckRequest, clock: Clock) -> bytes:
+        limits = self.settings.limits
+        with clock.stage("parse"):
+            question = question_of("check", request, limits)
+        with clock.stage("compile"), pointing_into_graph(request):
+            described = compile_question(replace(question, call="grad", ones=True), limits, clock)
+        with clock.stage("run"), pointing_into_graph(request):
+            found = check(question, limits, clock)
+        with clock.stage("encode"):
+            return json.encode(_plain(found) | {"graph": describe(described, nodes="nodes" in request.include)})
+
+    def _inspect(self, request: InspectRequest, clock: Clock) -> bytes:
+        limits = self.settings.limits
+        with clock.stage("parse"):
+            question = inspection_of(request, limits)
+        if question.program.inputs and request.inputs is None:
+            return json.encode(describe_program(question.program))
+        with clock.stage("compile"), pointing_into_graph(request):
+            compiled = compile_question(question, limits, clock)
+        return json.encode(describe(compiled, nodes="nodes" in request.include))
+
+
+def _compile_effort(question: Question) -> int:
+    """Posted nodes times the square of the order: what Taylor mode emits grows like that."""
+    order = len(question.path) if question.path is not None else question.order
+    return len(question.program.statements) * max(order, 1) ** 2
+
+
+def _written(tree: Any, compiled: Compiled, request: Request) -> dict[str, Any]:
+    """The answer's fields, with tensors in the encoding that was asked for."""
+    answer: dict[str, Any] = _tensors_written(tree, request.encoding)
+    answer["graph"] = describe(compiled, nodes="nodes" in request.include)
+    if "derivative_graph" in request.include and compiled.derivative:
+        answer["derivative_graph"] = write_graph(compiled.derivative_program(), request.encoding)
+    return answer
+
+
+def _tensors_written(tree: Any, encoding: str) -> Any:
+    if isinstance(tree, dict):
+        return {name: _tensors_written(each, encoding) for name, each in tree.items()}
+    if isinstance(tree, list):
+        return [_tensors_written(each, encoding) for each in tree]
+    return write_tensor(tree, encoding) if hasattr(tree, "dtype") else tree
+
+
+def _plain(tree: Any) -> Any:
+    """Numbers that JSON lacks as strings."""
+    return {name: _plain(each) for name, each in tree.items()} if isinstance(tree, dict) else write_attr(tree)

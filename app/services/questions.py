@@ -1,0 +1,116 @@
+"""From a request's model to the engine's question: its graph parsed, its tensors read, its faults pointed at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from app.http.problems import Problem
+from app.wire.models import GraphForm, InspectRequest, Request
+from engine.calls import Question
+from engine.errors import EngineError, LimitExceeded
+from engine.limits import Limits
+from engine.program import Program, read_graph
+from engine.tensors import Tensor, read_spec, read_tensor
+from engine.text import parse
+
+SEEDS = ("grad_outputs", "accumulate", "tangents", "vectors", "direction")
+"""Fields of requests that carry tensors beside the graph's inputs."""
+
+
+def question_of(call: str, request: Request, limits: Limits) -> Question:
+    """The engine's question. Raises EngineError and Problem, with pointers into the request."""
+    seeds = {role: getattr(request, role, None) or {} for role in SEEDS}
+    ones = seeds["grad_outputs"] == "ones"
+    order, path = getattr(request, "order", None), getattr(request, "path", None)
+    if call == "nth" and (order is None) == (path is None):
+        raise Problem("invalid_request", "give either order or path", pointer="/order")
+    return Question(
+        call=call,
+        program=program_of(request, limits, request.graph_id),
+        inputs=_tensors("/inputs", request.inputs, limits),
+        seeds={role: _tensors(f"/{role}", each, limits) for role, each in seeds.items() if each and each != "ones"},
+        wrt=request.wrt,
+        batch=tuple(request.batch),
+        order=1 if order is None else order,
+        path=path,
+        mode=getattr(request, "mode", "auto"),
+        ones=ones,
+        nan_policy=request.nan_policy,
+    )
+
+
+def program_of(request: GraphForm, limits: Limits, graph_id: str | None = None) -> Program:
+    """The graph of a request, whichever form it has."""
+    forms = [name for name in ("expression", "graph") if getattr(request, name) is not None]
+    forms += ["graph_id"] if graph_id is not None else []
+    if len(forms) != 1:
+        found = f"got {' and '.join(forms)}" if forms else "got none"
+        raise Problem(
+            "invalid_request",
+            f"a request has exactly one of expression, graph, graph_id; {found}",
+            pointer="",
+        )
+    if graph_id is not None:
+        raise Problem("unknown_graph", f"no graph is registered under {graph_id[:64]!r}", pointer="/graph_id")
+    with pointing(f"/{forms[0]}"):
+        program = read_graph(request.graph, limits) if request.expression is None else parse(request.expression, limits)
+    if request.outputs is None:
+        return program
+    with pointing("/outputs"):
+        return program.with_outputs(list(dict.fromkeys(request.outputs)))
+
+
+@contextmanager
+def pointing(prefix: str) -> Iterator[None]:
+    """Put `prefix` before the pointer of an engine's error that comes out of here."""
+    try:
+        yield
+    except EngineError as error:
+        error.pointer = f"{prefix}{error.pointer or ''}"
+        raise
+
+
+@contextmanager
+def pointing_into_graph(request: GraphForm) -> Iterator[None]:
+    """Make the pointer of an error at a node one into the request; an expression has no nodes to point at."""
+    try:
+        yield
+    except EngineError as error:
+        if error.pointer is not None and error.pointer.startswith("/nodes"):
+            error.pointer = f"/graph{error.pointer}" if request.graph is not None else "/expression"
+        raise
+
+
+def _tensors(pointer: str, values: Mapping[str, Any], limits: Limits) -> dict[str, Tensor]:
+    return {name: _tensor(f"{pointer}/{escape(name)}", value, limits, read_tensor) for name, value in values.items()}
+
+
+def _tensor(pointer: str, value: Any, limits: Limits, read: Callable[[Any], Any]) -> Any:
+    with pointing(pointer):
+        tensor = read(value)
+        if len(tensor.spec.shape) > limits.rank:
+            raise LimitExceeded("rank", limits.rank, len(tensor.spec.shape), "axes of the tensor")
+        if tensor.spec.size > limits.elements:
+            raise LimitExceeded("elements", limits.elements, tensor.spec.size, "elements of the tensor")
+        return tensor
+
+
+def escape(name: str) -> str:
+    """A name as a token of a JSON pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def inspection_of(request: InspectRequest, limits: Limits) -> Question:
+    """A question about values whose tensors have shapes and dtypes, but no memory."""
+
+    def hollow(value: Any) -> Tensor:
+        spec = read_spec(value)
+        return Tensor(np.broadcast_to(np.zeros((), spec.dtype), spec.shape), typed=True)
+
+    given = request.inputs or {}
+    inputs = {name: _tensor(f"/inputs/{escape(name)}", value, limits, hollow) for name, value in given.items()}
+    return Question("value", program_of(request, limits), inputs)

@@ -1,0 +1,66 @@
+"""Settings, from the environment, read once and frozen: GRADWIRE_PORT=9000, GRADWIRE_LIMITS__NODES=5000, …
+
+The engine's limits are a group of their own, under their own names; what else bounds a request is here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from engine.limits import Limits
+
+
+class Settings(BaseSettings):
+    """Every setting of the service; the environment variable is GRADWIRE_ and the name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GRADWIRE_", env_nested_delimiter="__", frozen=True, use_attribute_docstrings=True
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
+    """Least severe messages that are logged."""
+
+    seconds: float = Field(10.0, gt=0)
+    """Time for one request, from its body's arrival to its answer; `timeout` in a request may only lower it."""
+
+    body_bytes: int = Field(64 << 20, gt=0)
+    """Largest request body, in bytes."""
+
+    url_bytes: int = Field(8 << 10, gt=0)
+    """Longest path and query of a URL, in bytes."""
+
+    answer_bytes: int = Field(256 << 20, gt=0)
+    """Largest answer, in bytes of its tensors."""
+
+    json_nesting: int = Field(64, gt=0)
+    """Lists and objects within one another in a request."""
+
+    inline_bytes: int = Field(16 << 10, ge=0)
+    """Bodies up to this many bytes are read and compiled in the event loop; larger ones in a thread."""
+
+    inline_nodes: int = Field(100, ge=0)
+    """Graphs up to this many nodes, times the order of the call squared, are compiled in the event loop."""
+
+    inline_flops: int = Field(200_000, ge=0)
+    """Plans up to this many floating-point operations run in the event loop; a thread costs more than they do."""
+
+    threads: int = Field(4, gt=0)
+    """Threads for requests that are too large for the event loop."""
+
+    keep_alive_seconds: int = Field(75, gt=0)
+    """Idle connections are closed after this many seconds."""
+
+    grace_seconds: int = Field(30, gt=0)
+    """On SIGTERM, running requests have this many seconds to end."""
+
+    limits: Limits = Limits()
+    """What one graph may cost: GRADWIRE_LIMITS__NODES and so on."""

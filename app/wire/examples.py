@@ -1,0 +1,133 @@
+"""Requests to try, for every call: what "Try it out" in /docs sends, and what the tests send.
+
+The first ones of GradRequest and NthRequest are the cells of a first autograd tutorial, in its order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.wire.models import (
+    CheckRequest,
+    GradRequest,
+    HessianRequest,
+    HvpRequest,
+    InspectRequest,
+    JacobianRequest,
+    JvpRequest,
+    NthRequest,
+    TaylorRequest,
+    ValueRequest,
+)
+
+
+def _example(summary: str, **body: Any) -> dict[str, Any]:
+    return {"summary": summary, "value": body}
+
+
+CUBE = {"nodes": [{"id": "y", "op": "pow", "inputs": ["x", 3]}]}
+
+EXAMPLES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
+    GradRequest: {
+        "vector": _example(
+            "x³ on a vector, with a gradient vector: [3, 12, 27]",
+            graph=CUBE,
+            inputs={"x": [1, 2, 3]},
+            grad_outputs={"y": [1, 1, 1]},
+        ),
+        "square": _example(
+            "x.grad of x² is 2x",
+            graph={"nodes": [{"id": "y", "op": "pow", "inputs": ["x", 2]}]},
+            inputs={"x": {"data": [2.0], "requires_grad": True}},
+            include=["nodes"],
+        ),
+        "detach": _example(
+            "detach(x)·x: the detached factor is a constant", expression="y = detach(x) * x", inputs={"x": 5}
+        ),
+        "no_grad": _example(
+            "A node under no_grad does not track",
+            graph={
+                "nodes": [
+                    {"id": "a", "op": "multiply", "inputs": ["x", "x"], "no_grad": True},
+                    {"id": "y", "op": "multiply", "inputs": ["a", "x"]},
+                ]
+            },
+            inputs={"x": 3},
+            include=["nodes"],
+        ),
+        "accumulate": _example(
+            "Accumulation: an earlier gradient of 6 is added; to zero it, leave it out",
+            expression="y = x**2",
+            inputs={"x": [3]},
+            accumulate={"x": [6]},
+        ),
+        "regression": _example(
+            "A loss in two lines, by its weights only",
+            expression="h = tanh(x @ W)\nloss = mean((h - y)**2)",
+            inputs={"x": [[0, 1], [1, 0], [1, 1]], "W": [[0.5], [-0.5]], "y": [[0], [1], [0.5]]},
+            wrt=["W"],
+        ),
+        "per_example": _example(
+            "Per-example gradients: the graph is written for one x, and there are two",
+            expression="sum(w * x)**2",
+            inputs={"w": [1, 1], "x": [[1, 2], [3, 4]]},
+            batch=["x"],
+            wrt=["w"],
+        ),
+    },
+    NthRequest: {
+        "second_order": _example("x³: 3x², then 6x", expression="y = x**3", inputs={"x": [2]}, order=2),
+        "path": _example(
+            "A mixed derivative, ∂³/∂x∂y²",
+            expression="x**2 * y**3",
+            inputs={"x": 1, "y": 2},
+            path=["x", "y", "y"],
+        ),
+        "tenth": _example("sin(exp(x)) to order 10", expression="sin(exp(x))", inputs={"x": 0.5}, order=10),
+    },
+    ValueRequest: {
+        "no_grad": _example(
+            "Values only, as inside torch.no_grad()",
+            expression="y = x * 2",
+            inputs={"x": [5]},
+            include=["nodes"],
+        ),
+        "non_finite": _example(
+            "Non-finite numbers are strings", expression="y = log(x)", inputs={"x": [0, 1, "Infinity", "NaN"]}
+        ),
+    },
+    JvpRequest: {
+        "direction": _example(
+            "The derivative of sin(x)·y along (1, 10)",
+            expression="sin(x) * y",
+            inputs={"x": 0, "y": 3},
+            tangents={"x": 1, "y": 10},
+        )
+    },
+    JacobianRequest: {
+        "matrix": _example(
+            "Of A·x² by x",
+            expression="A @ (x * x)",
+            inputs={"A": {"data": [[1, 2], [3, 4]], "requires_grad": False}, "x": [1, 2]},
+        )
+    },
+    HessianRequest: {"blocks": _example("All blocks of x²·y", expression="x**2 * y", inputs={"x": 3, "y": 5})},
+    HvpRequest: {
+        "cube": _example("6x·v for Σx³", expression="sum(x**3)", inputs={"x": [1, 2]}, vectors={"x": [1, 10]})
+    },
+    TaylorRequest: {
+        "exponential": _example(
+            "1, 1, 1/2, 1/6, 1/24", expression="exp(x)", inputs={"x": 0}, direction={"x": 1}, order=4
+        )
+    },
+    CheckRequest: {"product": _example("Of Σ x·sin(x)", expression="sum(x * sin(x))", inputs={"x": [0.3, 1.7]})},
+    InspectRequest: {
+        "square": _example(
+            "Shapes and costs of Σ x·x",
+            expression="sum(x @ x)",
+            inputs={"x": {"dtype": "float64", "shape": [4, 4]}},
+        )
+    },
+}

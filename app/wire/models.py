@@ -1,0 +1,430 @@
+"""The form of requests and answers: what pydantic checks, and what the OpenAPI document says.
+
+Pydantic sees the structure only. Tensors and graphs pass through as they came (`Any` with a schema), because a million
+floats are read by NumPy, and graphs by the engine, which knows where a fault is. Answers are written by hand for the
+same reason; their models document them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, WithJsonSchema
+
+from engine.types import DTYPES
+
+
+class Model(BaseModel):
+    """A part of the wire: unknown fields are refused, and docstrings describe the known ones."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True)
+
+
+NUMBER = {"oneOf": [{"type": "number"}, {"type": "boolean"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
+DATA: dict[str, Any] = {
+    "description": "A number, a boolean, or nested lists of them; non-finite numbers are strings.",
+    "anyOf": [*NUMBER["oneOf"], {"type": "array", "items": {}}],
+}
+DTYPE = {"enum": list(DTYPES)}
+SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_FIELDS = {"dtype": DTYPE, "shape": SHAPE, "requires_grad": {"type": "boolean"}}
+_B64 = {"type": "string", "contentEncoding": "base64", "description": "C-order little-endian bytes."}
+TENSOR_IN: dict[str, Any] = {
+    "title": "Tensor",
+    "anyOf": [
+        *DATA["anyOf"],
+        {
+            "type": "object",
+            "properties": {"data": DATA, **_FIELDS},
+            "required": ["data"],
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "properties": {"b64": _B64, **_FIELDS},
+            "required": ["b64", "dtype", "shape"],
+            "additionalProperties": False,
+        },
+    ],
+}
+TENSOR_OUT: dict[str, Any] = {
+    "title": "Tensor",
+    "type": "object",
+    "properties": {"dtype": DTYPE, "shape": SHAPE, "data": DATA, "b64": _B64},
+    "required": ["dtype", "shape"],
+}
+SPEC_IN: dict[str, Any] = {
+    "title": "Spec",
+    "description": "Shape and dtype of an input, or a tensor that has them.",
+    "anyOf": [
+        {"type": "object", "properties": {"dtype": DTYPE, "shape": SHAPE}, "required": ["shape"]},
+        *TENSOR_IN["anyOf"],
+    ],
+}
+ID = {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_\-]{0,63}$"}
+GRAPH: dict[str, Any] = {
+    "title": "Graph",
+    "type": "object",
+    "properties": {
+        "nodes": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "id": ID,
+                    "op": {"type": "string", "description": "A name out of GET /ops."},
+                    "inputs": {
+                        "type": "array",
+                        "items": {},
+                        "description": "Names of nodes and inputs, numbers (weak), lists or tensors (constants).",
+                    },
+                    "attrs": {"type": "object"},
+                    "no_grad": {"type": "boolean", "default": False},
+                },
+                "required": ["id", "op"],
+                "additionalProperties": False,
+            },
+        },
+        "outputs": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "The last node when absent.",
+        },
+    },
+    "required": ["nodes"],
+    "additionalProperties": False,
+}
+
+TensorIn = Annotated[SkipValidation[Any], WithJsonSchema(TENSOR_IN)]
+TensorOut = Annotated[SkipValidation[Any], WithJsonSchema(TENSOR_OUT)]
+SpecIn = Annotated[SkipValidation[Any], WithJsonSchema(SPEC_IN)]
+GraphIn = Annotated[SkipValidation[Any], WithJsonSchema(GRAPH)]
+Tensors = dict[str, TensorIn]
+TensorsOut = dict[str, TensorOut]
+
+
+class GraphForm(Model):
+    """The graph of a request, in exactly one of three forms."""
+
+    expression: str | None = Field(None, examples=["y = x**3"])
+    """The graph as text: statements separated by newlines or `;`, of which the last gives the output."""
+
+    graph: GraphIn | None = None
+    """The graph as nodes."""
+
+    outputs: list[str] | None = Field(None, min_length=1)
+    """Which values are outputs, instead of those that the graph names."""
+
+    include: list[Literal["nodes", "derivative_graph"]] = []
+    """What more the answer shall have: every node's metadata; the graph that computed the derivative."""
+
+
+class InspectRequest(GraphForm):
+    """A graph to look at."""
+
+    name: str | None = Field(None, max_length=64)
+    """A name for the graph."""
+
+    inputs: dict[str, SpecIn] | None = None
+    """Shapes and dtypes of the graph's inputs; without them shapes and costs stay unknown."""
+
+
+class Request(GraphForm):
+    """What all calls take."""
+
+    graph_id: str | None = Field(None, max_length=64)
+    """The id of a registered graph."""
+
+    inputs: Tensors = {}
+    """A tensor for every input of the graph. Numbers without a dtype are float64."""
+
+    wrt: list[str] | None = Field(None, max_length=256)
+    """Inputs or nodes to differentiate by; every floating input whose requires_grad is not false when absent."""
+
+    batch: list[str] = Field([], max_length=256)
+    """Inputs with a leading batch axis; the graph is written for one example (vmap)."""
+
+    encoding: Literal["json", "base64"] = "json"
+    """How tensors are written in the answer."""
+
+    nan_policy: Literal["ieee", "mask", "raise"] = "ieee"
+    """`mask`: a zero cotangent wins over an infinite slope. `raise`: a NaN or infinity from finite numbers is an error."""
+
+    timeout: float | None = Field(None, gt=0)
+    """Seconds for this request; may only lower the service's own."""
+
+
+class ValueRequest(Request):
+    """Forward only."""
+
+
+class GradRequest(Request):
+    """Gradients: vector-Jacobian products, summed over outputs."""
+
+    grad_outputs: Tensors | Literal["ones"] | None = None
+    """The gradient vector v of `y.backward(v)`, by output, or "ones". A non-scalar output needs it."""
+
+    accumulate: Tensors = {}
+    """Gradients of earlier calls, by wrt: this call's are added to them."""
+
+
+class JvpRequest(Request):
+    """A Jacobian-vector product, by forward mode."""
+
+    tangents: Tensors
+    """A direction for each input that moves."""
+
+
+class JacobianRequest(Request):
+    """Full Jacobians of every output by every wrt."""
+
+    mode: Literal["auto", "forward", "reverse"] = "auto"
+    """Columns (forward) or rows (reverse) first; auto takes the fewer."""
+
+
+class HessianRequest(Request):
+    """The Hessian of a scalar output, in blocks."""
+
+
+class HvpRequest(Request):
+    """Hessian-vector products of a scalar output, without the Hessian."""
+
+    vectors: Tensors
+    """A vector for each wrt; one that is absent is zero."""
+
+
+class NthRequest(Request):
+    """Derivatives of every order up to n, or along a path of inputs."""
+
+    order: int | None = Field(None, ge=1)
+    """The highest order; each wrt on its own."""
+
+    path: list[str] | None = Field(None, min_length=1)
+    """A mixed derivative: the names to differentiate by, one after the other."""
+
+
+class TaylorRequest(Request):
+    """Taylor coefficients along a direction."""
+
+    direction: Tensors
+    """The direction v of f(x + t·v), by input."""
+
+    order: int = Field(ge=0)
+    """The highest power of t."""
+
+
+class CheckRequest(Request):
+    """Analytic derivatives against numerical ones."""
+
+    order: Literal[1, 2] = 1
+    """1 checks gradients, 2 checks second derivatives."""
+
+
+class SpecOut(Model):
+    dtype: str
+    shape: list[int]
+
+
+class NodeOut(Model):
+    """One posted node, as PyTorch would see it."""
+
+    id: str
+    op: str
+    inputs: list[Any]
+    attrs: dict[str, Any]
+    dtype: str | list[str]
+    shape: list[Any]
+    requires_grad: bool
+    is_leaf: bool
+    grad_fn: str | None
+
+
+class GraphOut(Model):
+    """Metadata of a graph; flops and peak_bytes are estimates made before the run."""
+
+    id: str
+    """A hash of the content: equal graphs have equal ids, whatever the order of their nodes."""
+    inputs: dict[str, SpecOut | None]
+    outputs: dict[str, SpecOut | None]
+    node_count: int
+    edge_count: int
+    depth: int
+    """Ops on the longest path."""
+    ops: dict[str, int]
+    flops: int | None
+    peak_bytes: int | None
+    nodes: list[NodeOut] | None = None
+    """With include: ["nodes"], in topological order."""
+
+
+class Answer(Model):
+    """What all calls answer."""
+
+    values: TensorsOut
+    """The outputs, by name."""
+    graph: GraphOut
+
+
+class Derived(Answer):
+    derivative_graph: GraphIn | None = None
+    """With include: ["derivative_graph"]: posted to /grad/value with the same inputs, it gives the same numbers."""
+
+
+class ValueAnswer(Answer):
+    """Values."""
+
+
+class GradAnswer(Derived):
+    gradients: TensorsOut
+    """By wrt, in the wrt's shape and dtype."""
+
+
+class JvpAnswer(Derived):
+    tangents: TensorsOut
+    """By output."""
+
+
+class JacobianAnswer(Derived):
+    jacobian: dict[str, TensorsOut]
+    """By output, then wrt: shape output + wrt."""
+
+
+class HessianAnswer(Derived):
+    gradients: TensorsOut
+    hessian: dict[str, TensorsOut]
+    """By wrt, then wrt: shape wrt + wrt."""
+
+
+class HvpAnswer(Derived):
+    gradients: TensorsOut
+    hvp: TensorsOut
+    """By wrt."""
+
+
+class Derivative(Model):
+    order: int
+    wrt: list[str]
+    """The names that were differentiated by, one after the other."""
+    value: TensorOut
+
+
+class NthAnswer(Derived):
+    derivatives: list[Derivative]
+    """Wrt by wrt, or prefix by prefix of the path; every order up to the last."""
+
+
+class TaylorAnswer(Derived):
+    coefficients: TensorsOut
+    """By output: shape [order + 1] + output, the k-th row being the coefficient of t^k."""
+
+
+class Worst(Model):
+    """The probe with the largest error."""
+
+    index: list[int] | None
+    """The element; null where the probe was a direction."""
+    analytic: float | str
+    numerical: float | str
+
+
+class WrtCheck(Model):
+    passed: bool
+    max_abs_error: float | str
+    max_rel_error: float | str
+    worst: Worst | None = None
+
+
+class CheckAnswer(Model):
+    passed: bool
+    max_abs_error: float | str
+    max_rel_error: float | str
+    """Against the largest derivative by that wrt, or 1 where that is smaller."""
+    wrt: dict[str, WrtCheck]
+    graph: GraphOut
+
+
+class OperandOut(Model):
+    name: str
+    dtypes: list[str]
+    variadic: bool
+
+
+class AttributeOut(Model):
+    schema_: dict[str, Any] = Field(alias="schema")
+    doc: str
+    required: bool
+    default: Any = None
+
+
+class OpOut(Model):
+    """One op of the catalogue."""
+
+    name: str
+    doc: str
+    family: str
+    aliases: list[str]
+    arity: int | None
+    """Number of operands; null where any number goes."""
+    operands: list[OperandOut]
+    results: list[str]
+    attributes: dict[str, AttributeOut]
+    differentiable: bool
+    derivative: str
+    """elementwise, linear, bilinear, custom, composite (of other ops), or zero."""
+    grad_fn: str
+    example: str
+    """As it is written in an expression."""
+
+
+class OpsAnswer(Model):
+    count: int
+    ops: list[OpOut]
+
+
+class LimitOut(Model):
+    name: str
+    max: float
+    doc: str
+
+
+class LimitsAnswer(Model):
+    limits: list[LimitOut]
+
+
+class ErrorOut(Model):
+    code: str
+    status: int
+    title: str
+
+
+class ErrorsAnswer(Model):
+    errors: list[ErrorOut]
+
+
+class HealthAnswer(Model):
+    status: Literal["ok"]
+
+
+class ProblemOut(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    """What was wrong, where, and what was expected."""
+    instance: str
+    code: str
+    """Stable; GET /errors lists them."""
+    pointer: str | None
+    """A JSON pointer to the part of the request that is to blame."""
+    node: str | None = None
+    """The node that is to blame."""
+    limit: dict[str, Any] | None = None
+    """For limit_exceeded: name, max, actual."""
+    line: int | None = None
+    column: int | None = None
+    """For syntax_error, both count from 1."""

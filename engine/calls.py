@@ -1,0 +1,522 @@
+"""The calls: what a client can ask of a graph. Each is a function that emits the nodes of its answer.
+
+    value      forward only                          jvp       forward mode
+    grad       one reverse sweep                     taylor    Taylor mode
+    jacobian   basis vectors through jvp or vjp      hvp       forward over reverse
+    hessian    basis vectors through hvp             nth       reverse once, then Taylor or forward
+
+A `Question` is everything of a request but its numbers. `compile_question` builds the typed graph, lets the call emit,
+and plans what came out; the `Compiled` runs on any tensors of those shapes and dtypes.
+
+Calls are written for one example. Cotangents, tangents and the like (*seeds*) are leaves of the graph, under names with
+a slash, which no posted id can have. Afterwards batching adds the leading axes that the tensors really have: first that
+of `batch`, then that of a stack of seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+from engine.core import INPUT, Graph, Node, ops
+from engine.derivative import zeros
+from engine.errors import (
+    DtypeMismatch,
+    EngineError,
+    GradOutputsRequired,
+    InvalidGraph,
+    LimitExceeded,
+    NotDifferentiable,
+    NotScalar,
+    ShapeMismatch,
+    UnknownName,
+)
+from engine.execute import run
+from engine.limits import Limits
+from engine.plan import Plan, make_plan
+from engine.program import Built, Program, build, read_ref, to_program
+from engine.tensors import Tensor
+from engine.transforms.batch import batch
+from engine.transforms.forward import forward
+from engine.transforms.reverse import reverse
+from engine.transforms.taylor import taylor
+from engine.types import Array, Dtype, Shape, Spec, is_inexact
+
+Tree: TypeAlias = Any
+"""Dicts and lists, with nodes, places or arrays at the leaves."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request without its numbers: of tensors only shape, dtype and requires_grad count here.
+
+    `seeds` holds tensors that are no inputs of the graph, by the field that carries them: grad_outputs, accumulate,
+    tangents, vectors, direction. `wrt` None means every floating or complex input that does not say otherwise.
+    """
+
+    call: str
+    program: Program
+    inputs: Mapping[str, Tensor]
+    seeds: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    wrt: Sequence[str] | None = None
+    batch: Sequence[str] = ()
+    order: int = 1
+    path: Sequence[str] | None = None
+    mode: str = "auto"
+    ones: bool = False
+    """Whether an output without a cotangent gets ones."""
+    nan_policy: str = "ieee"
+
+
+class Answer(NamedTuple):
+    """What a call emits. Stacks of seeds act on `derived` only."""
+
+    plain: dict[str, Tree]
+    derived: dict[str, Tree]
+
+
+class Place(NamedTuple):
+    """The leaf of a compiled answer: which of the plan's results goes here."""
+
+    at: int
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A question in a form that runs: a plan, and the tree that its results fill."""
+
+    question: Question
+    built: Built
+    tree: Tree
+    """The answer, with a Place at each leaf."""
+    derivative: Mapping[str, Node]
+    """The nodes of the derivative, by names that are fit for outputs."""
+    results: Sequence[Node]
+    plan: Plan
+
+    @property
+    def answer_bytes(self) -> int:
+        """Bytes of all tensors of the answer."""
+        return sum(node.spec.nbytes for node in self.results)
+
+    def run(self, tensors: Mapping[str, Array], tick: Callable[[], None] | None = None) -> Tree:
+        """The answer, with arrays at its leaves. `tensors` as `bind` gives them. Raises what kernels refuse."""
+        results = run(self.plan, tensors, tick, raise_non_finite=self.question.nan_policy == "raise")
+        return map_tree(self.tree, lambda place: results[place.at])
+
+    def bind(self) -> dict[str, Array]:
+        """The question's own tensors under the names of their leaves, in the dtypes that the leaves have."""
+        tensors = dict(self.question.inputs)
+        for role, seeds in self.question.seeds.items():
+            tensors.update({_leaf_name(role, name): seed for name, seed in seeds.items()})
+        dtypes = {node.attrs["name"]: node.dtype for node in self.built.graph.nodes if node.op is INPUT}
+        return {name: each.array.astype(dtypes[name], copy=False) for name, each in tensors.items() if name in dtypes}
+
+    def derivative_program(self) -> Program:
+        """The program that computes the derivative from the graph's own inputs; seeds are constants in it."""
+        tensors = self.bind()
+        leaves = [node for node in self.built.graph.nodes if node.op is INPUT]
+        seeds = [node for node in leaves if "/" in node.attrs["name"] and node.attrs["name"] in tensors]
+        return to_program(self.derivative, {node: Tensor(tensors[node.attrs["name"]], typed=True) for node in seeds})
+
+
+def compile_question(question: Question, limits: Limits, tick: Callable[[], None] | None = None) -> Compiled:
+    """Build, differentiate, batch and plan. Raises what the graph, the call or the limits refuse."""
+    scene = Scene(question, Graph(limits=limits, tick=tick, masked=question.nan_policy == "mask"))
+    answer = with_axes(CALLS[question.call](scene), scene)
+    scene.graph.origin = None
+    leaves: list[Node] = []
+
+    def place(node: Node) -> Place:
+        leaves.append(node)
+        return Place(len(leaves) - 1)
+
+    tree = map_tree(answer.plain | answer.derived, place)
+    names = _output_names(answer.derived, set(scene.built.inputs))
+    return Compiled(question, scene.built, tree, names, leaves, make_plan(leaves))
+
+
+def map_tree(tree: Tree, leaf: Callable[[Any], Any]) -> Tree:
+    """The same tree with `leaf` applied to its nodes or places; numbers and strings in it stay."""
+    if isinstance(tree, dict):
+        return {name: map_tree(each, leaf) for name, each in tree.items()}
+    if isinstance(tree, list):
+        return [map_tree(each, leaf) for each in tree]
+    return leaf(tree) if isinstance(tree, Node | Place) else tree
+
+
+def _output_names(derived: Tree, taken: set[str]) -> dict[str, Node]:
+    """A name for each leaf from where it stands: gradients_x, derivatives_0_value."""
+    names: dict[str, Node] = {}
+    for path, node in _leaves(derived, ()):
+        name = "_".join(path).replace(".", "_")[:60]
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names[name] = node
+    return names
+
+
+def _leaves(tree: Tree, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node]]:
+    if isinstance(tree, Node):
+        yield path, tree
+    elif isinstance(tree, dict | list):
+        for name, each in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from _leaves(each, (*path, str(name)))
+
+
+class Scene:
+    """The typed graph of a question, and the seeds that its call asks for."""
+
+    def __init__(self, question: Question, graph: Graph) -> None:
+        self.question = question
+        self.graph = graph
+        self.batch_size = _batch_size(question)
+        _check_names(question, graph.limits)
+        specs = {name: self._example_spec(name, tensor.spec) for name, tensor in question.inputs.items()}
+        marks = [name for name in (*(question.wrt or ()), *(question.path or ())) if name not in specs]
+        self.built = build(question.program, specs, graph, marks)
+        self.outputs = self.built.outputs
+        self.wrt = self._find_wrt()
+        self.batched: dict[Node, Node] = {
+            self.built.inputs[name]: graph.input(name, question.inputs[name].spec) for name in question.batch
+        }
+        self.stacked: dict[Node, Node] = {}
+
+    def _example_spec(self, name: str, spec: Spec) -> Spec:
+        return Spec(spec.shape[1:], spec.dtype) if name in self.question.batch else spec
+
+    def _find_wrt(self) -> dict[str, Node]:
+        if self.question.call == "value":
+            return {}
+        names, field_name = self.question.wrt, "wrt"
+        if self.question.path is not None:
+            names, field_name = self.question.path, "path"
+        if names is None:
+            return {name: node for name, node in self.built.inputs.items() if _is_tracked(name, self.question)}
+        return {name: self._find_one(name, f"/{field_name}/{at}") for at, name in enumerate(names)}
+
+    def _find_one(self, name: str, pointer: str) -> Node:
+        try:
+            node = self.built.find(read_ref(name))
+        except EngineError as error:
+            error.pointer = pointer
+            raise
+        if not is_inexact(node.dtype):
+            raise NotDifferentiable(
+                f"{name} has dtype {node.dtype.name}; only floating-point tensors have gradients",
+                pointer=pointer,
+            )
+        return node
+
+    @property
+    def differentiable(self) -> dict[str, Node]:
+        """Outputs that can have a derivative. Raises NotDifferentiable when there is none."""
+        found = {name: node for name, node in self.outputs.items() if is_inexact(node.dtype)}
+        if not found:
+            listed = ", ".join(f"{name} ({node.dtype.name})" for name, node in self.outputs.items())
+            raise NotDifferentiable(f"no output is a floating-point tensor: {listed}")
+        return found
+
+    @property
+    def scalar(self) -> Node:
+        """The one output of a call that needs a scalar. Raises NotScalar."""
+        if len(self.outputs) != 1:
+            raise NotScalar(f"this call takes one scalar output, the graph has {len(self.outputs)}", pointer="/outputs")
+        ((name, node),) = self.differentiable.items()
+        if node.size != 1:
+            raise NotScalar(f"this call takes a scalar output; {name} has shape {list(node.shape)}", node=name)
+        return node
+
+    def gradients(self) -> dict[str, Node]:
+        """The gradient of the scalar output by each wrt."""
+        output = self.scalar
+        found = reverse([(output, ones(output))], list(self.wrt.values()))
+        return {name: _or_zero(g, x) for (name, x), g in zip(self.wrt.items(), found, strict=True)}
+
+    def seeds(self, role: str, partners: Mapping[str, Node], per_example: Callable[[str], bool]) -> dict[str, Node]:
+        """A leaf for each seed of this role, in the spec of its partner. Raises what does not fit.
+
+        `per_example` tells whether the seed of that name has the batch axis where there is one.
+        """
+        found = {}
+        for name, tensor in self.question.seeds.get(role, {}).items():
+            if name not in partners:
+                known = ", ".join(partners) or "none"
+                raise UnknownName(f"{role} names {name[:64]!r}; expected one of: {known}", pointer=f"/{role}/{name}")
+            try:
+                found[name] = self._seed(role, name, partners[name], tensor, per_example(name))
+            except EngineError as error:
+                error.pointer = f"/{role}/{name}"
+                raise
+        return found
+
+    def _seed(self, role: str, name: str, partner: Node, tensor: Tensor, per_example: bool) -> Node:
+        leaf = _leaf_name(role, name)
+        dtype = _seed_dtype(tensor, partner.dtype)
+        node = innermost = self.graph.input(leaf, Spec(partner.shape, dtype))
+        if self.batch_size is not None and per_example:
+            node = self.batched[node] = self.graph.input(leaf, Spec((self.batch_size, *partner.shape), dtype))
+        given = tensor.spec.shape
+        if given != node.shape:
+            if given[1:] != node.shape or not given:
+                raise ShapeMismatch(
+                    f"expected shape {list(node.shape)}, or that with one more leading axis, got {list(given)}"
+                )
+            self.stacked[node] = self.graph.input(leaf, Spec(given, dtype))
+        return innermost
+
+    def is_batched(self, name: str) -> bool:
+        return name in self.question.batch
+
+
+def _leaf_name(role: str, name: str) -> str:
+    return f"{role}/{name}"
+
+
+def _seed_dtype(tensor: Tensor, dtype: Dtype) -> Dtype:
+    """The partner's dtype, which a seed that says its own must have, or fit into."""
+    given = tensor.spec.dtype
+    if (tensor.typed and given != dtype) or (given.kind == "c" and dtype.kind != "c"):
+        raise DtypeMismatch(f"expected dtype {dtype.name}, got {given.name}")
+    return dtype
+
+
+def _is_tracked(name: str, question: Question) -> bool:
+    tensor = question.inputs[name]
+    return is_inexact(tensor.spec.dtype) and tensor.requires_grad is not False
+
+
+def _check_names(question: Question, limits: Limits) -> None:
+    for what, count in (("inputs", len(question.inputs)), ("outputs", len(question.program.outputs))):
+        if count > limits.names:
+            raise LimitExceeded("names", limits.names, count, f"{what} of the graph")
+    for name, tensor in question.inputs.items():
+        if tensor.requires_grad and not is_inexact(tensor.spec.dtype):
+            raise NotDifferentiable(
+                f"only floating-point tensors can require gradients; {name} has dtype {tensor.spec.dtype.name}",
+                pointer=f"/inputs/{name}/requires_grad",
+            )
+
+
+def _batch_size(question: Question) -> int | None:
+    """The length of the leading axis that all inputs in `batch` share. Raises UnknownName, ShapeMismatch."""
+    size: int | None = None
+    for at, name in enumerate(question.batch):
+        if name not in question.inputs:
+            raise UnknownName(f"batch names {name[:64]!r}, which is no input", pointer=f"/batch/{at}")
+        shape = question.inputs[name].spec.shape
+        if not shape or size not in (None, shape[0]):
+            want = "at least one axis" if not shape else f"the batch's length {size} in front"
+            raise ShapeMismatch(f"{name} has shape {list(shape)}; expected {want}", pointer=f"/inputs/{name}")
+        size = shape[0]
+    return size
+
+
+def ones(node: Node) -> Node:
+    """Ones in the spec of `node`, which take no memory."""
+    return ops.broadcast_to(node.graph.constant(1, node.dtype), shape=node.shape)
+
+
+def _or_zero(value: Node | None, like: Node) -> Node:
+    return zeros(like, like.spec) if value is None else value
+
+
+def with_axes(answer: Answer, scene: Scene) -> Answer:
+    """The answer with the leading axes of `batch`, then of stacks of seeds; and `accumulate` added in between."""
+    plain, derived = answer
+    if scene.batched:
+        plain, derived = _batched(plain, scene.batched), _batched(derived, scene.batched)
+    if "gradients" in derived:
+        kept = scene.seeds("accumulate", derived["gradients"], lambda name: False)
+        derived = derived | {
+            "gradients": {name: g + kept[name] if name in kept else g for name, g in derived["gradients"].items()}
+        }
+    if scene.stacked:
+        derived = _batched(derived, _one_size(scene.stacked))
+    return Answer(plain, derived)
+
+
+def _one_size(stacked: Mapping[Node, Node]) -> Mapping[Node, Node]:
+    sizes = {node.shape[0] for node in stacked.values()}
+    if len(sizes) > 1:
+        listed = ", ".join(f"{node.attrs['name']} {list(node.shape)}" for node in stacked.values())
+        raise ShapeMismatch(f"stacks differ in length: {listed}")
+    return stacked
+
+
+def _batched(tree: Tree, replacements: Mapping[Node, Node]) -> Tree:
+    nodes = [node for _, node in _leaves(tree, ())]
+    new = iter(batch(replacements, nodes))
+    return map_tree(tree, lambda node: next(new))
+
+
+# The calls
+
+
+def _value(scene: Scene) -> Answer:
+    return Answer({"values": dict(scene.outputs)}, {})
+
+
+def _grad(scene: Scene) -> Answer:
+    outputs = scene.differentiable
+    given = scene.seeds("grad_outputs", outputs, lambda name: True)
+    pairs = [(node, given.get(name) or _implied_cotangent(name, node, scene)) for name, node in outputs.items()]
+    found = reverse(pairs, list(scene.wrt.values()))
+    gradients = {name: _or_zero(g, x) for (name, x), g in zip(scene.wrt.items(), found, strict=True)}
+    return Answer({"values": dict(scene.outputs)}, {"gradients": gradients})
+
+
+def _implied_cotangent(name: str, node: Node, scene: Scene) -> Node:
+    """One, for an output of a single element, as PyTorch implies it; ones where they are asked for."""
+    if node.size != 1 and not scene.question.ones:
+        raise GradOutputsRequired(
+            f"output {name} has shape {list(node.shape)}: give grad_outputs for it, a tensor of that shape or "
+            '"ones", or reduce it to a scalar in the graph (sum, mean)',
+            node=name,
+            pointer="/grad_outputs",
+        )
+    return ones(node)
+
+
+def _jvp(scene: Scene) -> Answer:
+    tangents = _directions(scene, "tangents")
+    outputs = scene.differentiable
+    found = forward(tangents, list(outputs.values()))
+    moved = {name: _or_zero(t, node) for (name, node), t in zip(outputs.items(), found, strict=True)}
+    return Answer({"values": dict(scene.outputs)}, {"tangents": moved})
+
+
+def _directions(scene: Scene, role: str) -> dict[Node, Node]:
+    """Tangents of inputs, by node; an input without one stands still."""
+    inputs = {name: node for name, node in scene.built.inputs.items() if is_inexact(node.dtype)}
+    given = scene.seeds(role, inputs, scene.is_batched)
+    if not given:
+        raise InvalidGraph(f"{role} names no input; expected a tensor for at least one", pointer=f"/{role}")
+    return {inputs[name]: t for name, t in given.items()}
+
+
+def _hvp(scene: Scene) -> Answer:
+    gradients = scene.gradients()
+    given = scene.seeds("vectors", scene.wrt, scene.is_batched)
+    if not given:
+        raise InvalidGraph("vectors names no wrt; expected a tensor for at least one", pointer="/vectors")
+    found = forward({scene.wrt[name]: v for name, v in given.items()}, list(gradients.values()))
+    products = {name: _or_zero(t, scene.wrt[name]) for name, t in zip(gradients, found, strict=True)}
+    return Answer({"values": dict(scene.outputs), "gradients": gradients}, {"hvp": products})
+
+
+def _taylor(scene: Scene) -> Answer:
+    order = _bounded(scene.question.order, scene.graph.limits.taylor_order, "taylor_order")
+    direction = _directions(scene, "direction")
+    outputs = scene.differentiable
+    series = taylor(direction, list(outputs.values()), order)
+    stacked = {
+        name: ops.stack(*[_or_zero(c, node) for c in coefficients], axis=0)
+        for (name, node), coefficients in zip(outputs.items(), series, strict=True)
+    }
+    return Answer({"values": dict(scene.outputs)}, {"coefficients": stacked})
+
+
+def _bounded(order: int, limit: int, name: str) -> int:
+    if order > limit:
+        raise LimitExceeded(name, limit, order, "order")
+    return order
+
+
+def _nth(scene: Scene) -> Answer:
+    """Order k is the gradient of the sum of order k − 1: one reverse sweep, and then only directions of ones."""
+    derivatives = _along_path(scene) if scene.question.path is not None else _of_each(scene)
+    return Answer({"values": dict(scene.outputs)}, {"derivatives": derivatives})
+
+
+def _first_order(scene: Scene) -> dict[str, Node]:
+    outputs = scene.differentiable.values()
+    found = reverse([(node, ones(node)) for node in outputs], list(scene.wrt.values()))
+    return {name: _or_zero(g, x) for (name, x), g in zip(scene.wrt.items(), found, strict=True)}
+
+
+def _of_each(scene: Scene) -> list[Tree]:
+    """∇(1ᵀ…) of order k is k − 1 times d/dt of the gradient at x + t·1: its Taylor coefficient times (k − 1)!."""
+    order = _bounded(scene.question.order, scene.graph.limits.taylor_order, "taylor_order")
+    rows = []
+    for name, first in _first_order(scene).items():
+        x = scene.wrt[name]
+        (series,) = taylor({x: ones(x)}, [first], order - 1)
+        for k, coefficient in enumerate(series):
+            value = coefficient if coefficient is None or k < 2 else coefficient * float(math.factorial(k))
+            rows.append({"order": k + 1, "wrt": [name] * (k + 1), "value": _or_zero(value, x)})
+    return rows
+
+
+def _along_path(scene: Scene) -> list[Tree]:
+    """Partial derivatives commute, so all gradients move along the path together, and each prefix reads off one."""
+    path = list(scene.question.path or ())
+    _bounded(len(path), scene.graph.limits.nested_order, "nested_order")
+    current: dict[str, Node | None] = dict(_first_order(scene))
+    rows = []
+    for k, name in enumerate(path):
+        x = scene.wrt[name]
+        rows.append({"order": k + 1, "wrt": path[: k + 1], "value": _or_zero(current[name], x)})
+        later = [each for each in current if each in path[k + 1 :] and current[each] is not None]
+        moved = forward({x: ones(x)}, [node for each in later if (node := current[each]) is not None])
+        current = dict.fromkeys(current) | dict(zip(later, moved, strict=True))
+    return rows
+
+
+def _jacobian(scene: Scene) -> Answer:
+    rows = {
+        name: {by: _jacobian_block(node, x, scene.question.mode) for by, x in scene.wrt.items()}
+        for name, node in scene.differentiable.items()
+    }
+    return Answer({"values": dict(scene.outputs)}, {"jacobian": rows})
+
+
+def _jacobian_block(output: Node, x: Node, mode: str) -> Node:
+    """∂output/∂x in shape output + x: by columns when x is the smaller, else by rows."""
+    if mode == "forward" or (mode == "auto" and x.size < output.size):
+        t = _probe(x)
+        return _over_basis(t, forward({x: t}, [output])[0], output.shape, basis_last=True)
+    g = _probe(output)
+    return _over_basis(g, reverse([(output, g)], [x])[0], x.shape, basis_last=False)
+
+
+def _probe(node: Node) -> Node:
+    """A leaf in the spec of `node` that batching replaces by every basis vector; it never gets a tensor."""
+    return node.graph.input(f"probe/{node.index}", node.spec)
+
+
+def _over_basis(probe: Node, image: Node | None, shape: Shape, *, basis_last: bool) -> Node:
+    """`image`, which is linear in `probe` and has `shape`, at every basis vector."""
+    whole = (*shape, *probe.shape) if basis_last else (*probe.shape, *shape)
+    if image is None:
+        return zeros(probe, Spec(whole, probe.dtype))
+    identity = ops.eye.on(probe.graph, n_rows=probe.size, dtype=probe.dtype.name)
+    basis = ops.reshape(identity, shape=(probe.size, *probe.shape))
+    rows = ops.reshape(batch({probe: basis}, [image])[0], shape=(*probe.shape, *shape))
+    if not basis_last:
+        return rows
+    k = probe.rank
+    return ops.permute_dims(rows, axes=(*range(k, k + len(shape)), *range(k)))
+
+
+def _hessian(scene: Scene) -> Answer:
+    gradients = scene.gradients()
+    blocks = {
+        name: {by: _jacobian_block(g, x, "forward") for by, x in scene.wrt.items()} for name, g in gradients.items()
+    }
+    return Answer({"values": dict(scene.outputs), "gradients": gradients}, {"hessian": blocks})
+
+
+CALLS: dict[str, Callable[[Scene], Answer]] = {
+    "value": _value,
+    "grad": _grad,
+    "jvp": _jvp,
+    "jacobian": _jacobian,
+    "hessian": _hessian,
+    "hvp": _hvp,
+    "nth": _nth,
+    "taylor": _taylor,
+}

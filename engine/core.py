@@ -1,0 +1,542 @@
+"""Nodes, graphs and the op record: the vocabulary that everything else is written in.
+
+The one idea: **a node is immutable and interned**. Equal expressions built in one graph are one object, so common
+subexpressions vanish as they are emitted, and a transform that emits the same term twice gets the first one back.
+Shape and dtype are inferred, and checked, when a node is made; a node that exists is well-formed.
+
+A graph only grows at its end, and a node's inputs stand before it: ascending indices are a topological order, and
+nothing here or above needs recursion or a depth-first search.
+
+An op is one record (`Op`), and an op that is called on nodes emits a node. The registry, `ops`, is a namespace:
+`ops.tanh(x)`; names are looked up when a rule runs, so rule files need not import one another.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+
+from engine.attrs import REQUIRED, Attr
+from engine.errors import DtypeMismatch, EngineError, InvalidGraph, LimitExceeded, UnknownAttribute, UnknownOp
+from engine.limits import Limits
+from engine.types import BOOL, DTYPES, FLOAT64, INT64, KINDS, Array, Dtype, Shape, Spec, promote, to_inexact
+
+Attrs: TypeAlias = dict[str, Any]
+Value: TypeAlias = "Node | bool | int | float | complex"
+"""What an op can be called on: a node, or a bare number, which is weak."""
+
+
+class Node:
+    """One operation in a graph, or a leaf. Made by calling an op; never changed.
+
+    `shape` and `dtype` describe its value. A node with several results has `spec` None and `specs` instead, and
+    stands behind one projection for each. `weak` marks what was computed from bare numbers alone. `origin` is the
+    id of the posted node that it came from, for messages.
+    """
+
+    __slots__ = (
+        "attrs",
+        "dtype",
+        "graph",
+        "index",
+        "inputs",
+        "op",
+        "origin",
+        "shape",
+        "specs",
+        "value",
+        "weak",
+    )
+
+    def __init__(
+        self,
+        graph: Graph,
+        op: Op,
+        inputs: tuple[Node, ...],
+        attrs: Attrs,
+        specs: tuple[Spec, ...],
+        weak: bool,
+        value: Array | None,
+    ) -> None:
+        self.graph = graph
+        self.index = len(graph.nodes)
+        self.op = op
+        self.inputs = inputs
+        self.attrs = attrs
+        self.specs = specs
+        self.shape, self.dtype = specs[0]
+        self.weak = weak
+        self.value = value
+        self.origin = graph.origin
+
+    @property
+    def spec(self) -> Spec:
+        return self.specs[0]
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def is_several(self) -> bool:
+        """Whether this is a node with several results, which only projections may read."""
+        return bool(self.op.results)
+
+    def __repr__(self) -> str:
+        operands = ", ".join(f"%{node.index}" for node in self.inputs)
+        return f"%{self.index} = {self.op.name}({operands}) {self.spec}"
+
+    # Rules read like formulas. `==` stays identity, which interning makes the right equality.
+    def __add__(self, other: Value) -> Node:
+        return ops.add(self, other)
+
+    def __radd__(self, other: Value) -> Node:
+        return ops.add(other, self)
+
+    def __sub__(self, other: Value) -> Node:
+        return ops.subtract(self, other)
+
+    def __rsub__(self, other: Value) -> Node:
+        return ops.subtract(other, self)
+
+    def __mul__(self, other: Value) -> Node:
+        return ops.multiply(self, other)
+
+    def __rmul__(self, other: Value) -> Node:
+        return ops.multiply(other, self)
+
+    def __truediv__(self, other: Value) -> Node:
+        return ops.divide(self, other)
+
+    def __rtruediv__(self, other: Value) -> Node:
+        return ops.divide(other, self)
+
+    def __pow__(self, other: Value) -> Node:
+        return ops.pow(self, other)
+
+    def __matmul__(self, other: Node) -> Node:
+        return ops.matmul(self, other)
+
+    def __neg__(self) -> Node:
+        return ops.negative(self)
+
+    def __lt__(self, other: Value) -> Node:
+        return ops.less(self, other)
+
+    def __le__(self, other: Value) -> Node:
+        return ops.less_equal(self, other)
+
+    def __gt__(self, other: Value) -> Node:
+        return ops.greater(self, other)
+
+    def __ge__(self, other: Value) -> Node:
+        return ops.greater_equal(self, other)
+
+    def __and__(self, other: Node) -> Node:
+        return ops.logical_and(self, other)
+
+    def __or__(self, other: Node) -> Node:
+        return ops.logical_or(self, other)
+
+    def __invert__(self) -> Node:
+        return ops.logical_not(self)
+
+
+@dataclass(eq=False)
+class Graph:
+    """A growing list of interned nodes. One graph belongs to one build, so threads share nothing.
+
+    `tick` is called now and then while nodes are emitted; it may raise, to stop a build that takes too long.
+    `masked` is the nan_policy "mask": products with a cotangent let a zero cotangent win (see engine.derivative).
+    `origin` is stamped on new nodes: the id of the posted node that is being built or differentiated.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    tick: Callable[[], None] | None = None
+    masked: bool = False
+    origin: str | None = None
+    nodes: list[Node] = field(default_factory=list)
+    _interned: dict[Hashable, Node] = field(default_factory=dict)
+    slopes: dict[Node, Sequence[Any]] = field(default_factory=dict)
+    """Local partials by node, so that every transform emits them once (engine.derivative)."""
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def input(self, name: str, spec: Spec) -> Node:
+        """The leaf that is bound to a tensor of this name, shape and dtype at run time."""
+        return self.intern(INPUT, (), {"name": name, "shape": spec.shape, "dtype": spec.dtype.name})
+
+    def constant(self, value: Any, dtype: Dtype | None = None, *, weak: bool = False) -> Node:
+        """The leaf that holds a value. The array is kept as it is, read-only."""
+        array = np.asarray(value, dtype)
+        if array.flags.writeable:
+            array = array.copy()
+            array.flags.writeable = False
+        key = (CONSTANT, array.dtype.num, array.shape, array.tobytes(), weak)
+        if key not in self._interned:
+            self._interned[key] = self._append(CONSTANT, (), {}, (Spec(array.shape, array.dtype),), weak, array)
+        return self._interned[key]
+
+    def number(self, value: bool | int | float | complex) -> Node:
+        """A weak constant. Raises DtypeMismatch for an integer that does not fit int64."""
+        try:
+            return self.constant(value, _WEAK_DTYPE[type(value)], weak=True)
+        except OverflowError as error:
+            raise DtypeMismatch(f"the integer {str(value)[:40]} does not fit int64") from error
+
+    def intern(
+        self, op: Op, inputs: tuple[Node, ...], attrs: Attrs, *, tag: Hashable = None, weak: bool = False
+    ) -> Node:
+        """The node for this op on these inputs, new or found. A `tag` keeps equal nodes apart on purpose."""
+        key = (op, inputs, *attrs.values(), tag)
+        node = self._interned.get(key)
+        if node is None:
+            specs = op.infer(inputs, attrs)
+            node = self._interned[key] = self._append(op, inputs, attrs, specs, weak, None)
+        return node
+
+    def _append(
+        self,
+        op: Op,
+        inputs: tuple[Node, ...],
+        attrs: Attrs,
+        specs: tuple[Spec, ...],
+        weak: bool,
+        value: Array | None,
+    ) -> Node:
+        limits = self.limits
+        for spec in specs:
+            if len(spec.shape) > limits.rank:
+                raise LimitExceeded("rank", limits.rank, len(spec.shape), f"axes of the result of {op.name}")
+            if spec.size > limits.elements:
+                raise LimitExceeded("elements", limits.elements, spec.size, f"elements of the result of {op.name}")
+        if len(self.nodes) >= limits.expanded_nodes:
+            raise LimitExceeded("expanded_nodes", limits.expanded_nodes, len(self.nodes) + 1, "nodes after expansion")
+        if self.tick is not None and len(self.nodes) % 256 == 0:
+            self.tick()
+        node = Node(self, op, inputs, attrs, specs, weak, value)
+        self.nodes.append(node)
+        return node
+
+    def live(self, roots: Sequence[Node]) -> list[Node]:
+        """What `roots` need, themselves included, in topological order."""
+        wanted = bytearray(len(self.nodes))
+        for root in roots:
+            wanted[root.index] = 1
+        for index in range(len(wanted) - 1, -1, -1):
+            if wanted[index]:
+                for node in self.nodes[index].inputs:
+                    wanted[node.index] = 1
+        return [node for node, want in zip(self.nodes, wanted, strict=False) if want]
+
+
+_WEAK_DTYPE = {bool: BOOL, int: INT64, float: FLOAT64, complex: DTYPES["complex128"]}
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One operand of an op: its name, the kinds of dtype it takes, and whether it promotes with the others.
+
+    `kinds` are NumPy's letters: b boolean, i and u integer, f real floating, c complex. Conditions, indices and
+    counts do not promote.
+    """
+
+    name: str
+    kinds: str = "biuf"
+    promotes: bool = True
+    variadic: bool = False
+
+    @property
+    def is_integer(self) -> bool:
+        return set(self.kinds) <= set("iu")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs at which an op is smooth. An operand is a shape (drawn from the op's domain) or a list (given as it is)."""
+
+    operands: tuple[tuple[int, ...] | list[Any] | float | int | bool, ...]
+    attrs: Attrs = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Inputs that an op must refuse, and the code of the error."""
+
+    operands: tuple[tuple[int, ...] | list[Any] | float | int | bool, ...]
+    attrs: Attrs
+    code: str
+
+
+class Derivative(Protocol):
+    """How one op is differentiated; the kinds are in engine.derivative."""
+
+    kind: ClassVar[str]
+    is_flat: ClassVar[bool]
+
+    def forward(self, node: Node, tangents: Sequence[Node | None]) -> Any: ...
+
+    def reverse(self, node: Node, cotangent: Any, wanted: Sequence[bool]) -> Sequence[Node | None]: ...
+
+    def taylor(self, node: Node, order: int) -> Iterator[Any] | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """All that is known of one op. Everything else reads it; nothing else knows the op.
+
+    Either `kernel` is given, with `shape` and `derivative`, or `expand`, which emits other ops (a composite).
+    `shape(*shapes, **attrs)` is the result's shape, or a tuple of shapes for an op with named `results`.
+    `canonical(attrs, *shapes)` settles what depends on shapes (negative axes), so that equal calls intern equally.
+    `kernel(*arrays, **attrs)` computes it in NumPy. `batch` says how it acts under one more leading axis.
+    `returns(*dtypes, **attrs)` is the dtype of each result; by default that of the promoted operands.
+    """
+
+    name: str
+    doc: str
+    operands: tuple[Operand, ...] = ()
+    attrs: Mapping[str, Attr] = field(default_factory=dict)
+    shape: Callable[..., Any] | None = None
+    kernel: Callable[..., Any] | None = None
+    derivative: Derivative | None = None
+    expand: Callable[..., Any] | None = None
+    batch: Callable[..., Any] | None = None
+    canonical: Callable[..., Attrs] | None = None
+    returns: Callable[..., Dtype | tuple[Dtype, ...]] | None = None
+    noop: Callable[..., bool] | None = None
+    guard: Callable[..., None] | None = None
+    """A check against Limits, from (limits, *nodes, **attrs), of what shapes alone do not bound."""
+    results: tuple[str, ...] = ()
+    inexact: bool = False
+    """Integers and booleans are computed in float64."""
+    view: bool = False
+    """The result may share the first operand's memory."""
+    flops: Callable[..., int] | None = None
+    """Floating-point operations, from (out shape, *operand shapes, **attrs); by default an element, an operation."""
+    scratch: Callable[..., int] | None = None
+    """Elements of workspace that the kernel allocates beside its result, from the same arguments."""
+    order: tuple[str, ...] = ()
+    """Names of operands and attributes as positional arguments stand in a call; operands first by default."""
+    aliases: tuple[str, ...] = ()
+    torch: str = ""
+    """The name in PyTorch's grad_fn where it is not the op's own."""
+    domain: tuple[tuple[float, float], ...] = ((-2.0, 2.0),)
+    """Where samples are drawn, by operand; the last one stands for the rest."""
+    family: str = ""
+    example: str = ""
+    samples: tuple[Sample, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    @property
+    def is_variadic(self) -> bool:
+        return bool(self.operands) and self.operands[-1].variadic
+
+    @property
+    def grad_fn(self) -> str:
+        """The name of this op's node as PyTorch prints it: pow is PowBackward0."""
+        words = (self.torch or self.name).split("_")
+        return "".join(word[:1].upper() + word[1:] for word in words) + "Backward0"
+
+    def __call__(self, *operands: Value, **attrs: Any) -> Node:
+        """Emit this op on nodes of one graph. Raises an EngineError where the op refuses them."""
+        graph = next((operand.graph for operand in operands if isinstance(operand, Node)), None)
+        if graph is None:
+            raise InvalidGraph(f"{self.name} was called without a node; use {self.name}.on(graph, …)")
+        return self.on(graph, *operands, **attrs)
+
+    def on(self, graph: Graph, *operands: Value, **attrs: Any) -> Node:
+        """The same, for calls whose operands are no nodes."""
+        return self.apply(graph, operands, attrs)[0]
+
+    def several(self, *operands: Node, **attrs: Any) -> tuple[Node, ...]:
+        """The same, for an op with several results: a node for each."""
+        return self.apply(operands[0].graph, operands, attrs)
+
+    def apply(self, graph: Graph, operands: Sequence[Value], attrs: Attrs, *, tag: Hashable = None) -> tuple[Node, ...]:
+        """Emit this op in `graph`; a node for each result, mostly one. `tag` keeps it from being shared."""
+        self._check_arity(graph, len(operands))
+        nodes = [each if isinstance(each, Node) else graph.number(each) for each in operands]
+        kept = self.read_attrs(attrs)
+        nodes, weak = self._promoted(graph, nodes)
+        if self.canonical is not None:
+            kept = self.canonical(kept, *[node.shape for node in nodes])
+        if self.guard is not None:
+            self.guard(graph.limits, *nodes, **kept)
+        if self.expand is not None:
+            expanded = self.expand(*nodes, **kept) if nodes else self.expand(graph, **kept)
+            return expanded if isinstance(expanded, tuple) else (expanded,)
+        if tag is None and self.noop is not None and self.noop(nodes[0], **kept):
+            return (nodes[0],)
+        node = graph.intern(self, tuple(nodes), kept, tag=tag, weak=weak)
+        if self.results:
+            return tuple(graph.intern(RESULT, (node,), {"index": at}) for at in range(len(self.results)))
+        return (node,)
+
+    def read_attrs(self, attrs: Attrs) -> Attrs:
+        """Attributes in their canonical form and declared order. Raises InvalidGraph, UnknownAttribute."""
+        for name in attrs:
+            if name not in self.attrs:
+                known = ", ".join(self.attrs) or "none"
+                raise UnknownAttribute(
+                    f"{self.name} has no attribute {name[:64]!r}; it has: {known}", pointer=f"/attrs/{name}"
+                )
+        kept = {}
+        for name, attr in self.attrs.items():
+            value = attrs.get(name, attr.default)
+            if value is REQUIRED:
+                raise InvalidGraph(f"{self.name} needs the attribute {name!r}: {attr.doc}", pointer="/attrs")
+            try:
+                kept[name] = attr.read(value) if name in attrs else value
+            except EngineError as error:
+                error.detail = f"attribute {name} of {self.name}: {error.detail}"
+                error.pointer = f"/attrs/{name}"
+                raise
+        return kept
+
+    def operand(self, at: int) -> Operand:
+        """The declaration that operand number `at` falls under."""
+        return self.operands[min(at, len(self.operands) - 1)]
+
+    def _check_arity(self, graph: Graph, count: int) -> None:
+        least = len(self.operands)
+        if count > graph.limits.arity:
+            raise LimitExceeded("arity", graph.limits.arity, count, f"operands of {self.name}")
+        if count < least or (count > least and not self.is_variadic):
+            names = ", ".join(operand.name for operand in self.operands) or "none"
+            more = " or more" if self.is_variadic else ""
+            raise InvalidGraph(f"{self.name} takes {least}{more} operands ({names}), got {count}", pointer="/inputs")
+
+    def _promoted(self, graph: Graph, nodes: list[Node]) -> tuple[list[Node], bool]:
+        """Operands in their common dtype, by casts where needed, and whether all of them are weak numbers."""
+        together = [at for at in range(len(nodes)) if self.operand(at).promotes]
+        strong = [nodes[at].dtype for at in together if not nodes[at].weak]
+        weak = [nodes[at].dtype for at in together if nodes[at].weak]
+        if together and (weak or self.inexact or len(set(strong)) > 1):
+            common = promote(strong, weak)
+            common = to_inexact(common) if self.inexact else common
+            for at in together:
+                nodes[at] = cast(nodes[at], common)
+        for at, node in enumerate(nodes):
+            self._check_kind(self.operand(at), node.dtype)
+        return nodes, bool(weak) and not strong
+
+    def _check_kind(self, operand: Operand, dtype: Dtype) -> None:
+        if dtype.kind not in operand.kinds:
+            expected = " or ".join(dict.fromkeys(KINDS[kind] for kind in operand.kinds))
+            raise DtypeMismatch(f"{self.name} takes a {expected} {operand.name}, got {dtype.name}")
+
+    def infer(self, inputs: Sequence[Node], attrs: Attrs) -> tuple[Spec, ...]:
+        """Shape and dtype of each result. Raises ShapeMismatch, DtypeMismatch."""
+        assert self.shape is not None
+        shapes = self.shape(*[node.shape for node in inputs], **attrs)
+        dtypes: Any = (
+            self.returns(*[node.dtype for node in inputs], **attrs)
+            if self.returns is not None
+            else next(node.dtype for at, node in enumerate(inputs) if self.operand(at).promotes)
+        )
+        if not self.results:
+            return (Spec(shapes, dtypes),)
+        return tuple(map(Spec, shapes, dtypes if isinstance(dtypes, tuple) else (dtypes,) * len(shapes)))
+
+
+def cast(node: Node, dtype: Dtype) -> Node:
+    """`node` in another dtype; a weak number must fit it. Raises DtypeMismatch."""
+    if node.dtype == dtype:
+        return node
+    if node.value is None:
+        return ops.astype(node, dtype=dtype.name)
+    if node.weak and dtype.kind in "iu" and not np.iinfo(dtype).min <= node.value <= np.iinfo(dtype).max:
+        raise DtypeMismatch(f"the number {node.value} does not fit {dtype.name}")
+    with np.errstate(over="ignore"):
+        return node.graph.constant(node.value.astype(dtype), weak=node.weak)
+
+
+class Registry:
+    """The catalogue of ops by name, and a namespace to call them from: `ops.tanh(x)`."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Op] = {}
+        self._aliases: dict[str, Op] = {}
+
+    def __getattr__(self, name: str) -> Op:
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise AttributeError(f"no op is called {name!r}") from None
+
+    def find(self, name: str) -> Op:
+        """The op of this name or alias. Raises UnknownOp, with a near name where there is one."""
+        op = self._by_name.get(name) or self._aliases.get(name)
+        if op is None:
+            raise UnknownOp(f"no op is called {name[:64]!r}{self._near(name)}; GET /ops lists them")
+        return op
+
+    def _near(self, name: str) -> str:
+        near = difflib.get_close_matches(name[:64], [*self._by_name, *self._aliases], n=3)
+        return f" (did you mean {', '.join(near)}?)" if near else ""
+
+    def enter(self, op: Op) -> Op:
+        for name in (op.name, *op.aliases):
+            if name in self._by_name or name in self._aliases:
+                raise ValueError(f"two ops are called {name!r}")
+        self._by_name[op.name] = op
+        self._aliases.update(dict.fromkeys(op.aliases, op))
+        return op
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name or name in self._aliases
+
+    def __iter__(self) -> Iterator[Op]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+
+ops = Registry()
+
+
+def define(name: str, doc: str, **record: Any) -> Op:
+    """Enter an op into the catalogue. The fields are those of `Op`."""
+    return ops.enter(Op(name, doc, **record))
+
+
+# Leaves and projections are the grammar of graphs, not members of the catalogue.
+def _input_shape(*, name: str, shape: Shape, dtype: str) -> Shape:
+    return shape
+
+
+INPUT = Op(
+    "input",
+    "A tensor that is given when the graph runs.",
+    shape=_input_shape,
+    returns=lambda **at: DTYPES[at["dtype"]],
+)
+CONSTANT = Op("constant", "A tensor that is part of the graph.")
+
+
+@dataclass(frozen=True, eq=False)
+class _Result(Op):
+    def infer(self, inputs: Sequence[Node], attrs: Attrs) -> tuple[Spec, ...]:
+        return (inputs[0].specs[attrs["index"]],)
+
+
+RESULT = _Result(
+    "result",
+    "One result of an op that has several.",
+    kernel=lambda several, *, index: several[index],
+    view=True,
+)

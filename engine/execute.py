@@ -1,0 +1,82 @@
+"""Running a plan: one NumPy call a node, and nothing else.
+
+Floating-point exceptions are values here (inf, nan), as in IEEE 754; warnings are off. What a kernel does refuse (a
+singular matrix) becomes an EngineError that names the posted node to blame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from engine.errors import EngineError, InvalidTensor, NonFinite, SingularMatrix
+from engine.plan import Plan, Step
+from engine.types import Array, is_inexact
+
+
+def run(
+    plan: Plan,
+    inputs: Mapping[str, Array],
+    tick: Callable[[], None] | None = None,
+    *,
+    raise_non_finite: bool = False,
+) -> list[Array]:
+    """The values of the plan's results, in order. Arrays may be read-only, and may share memory with `inputs`.
+
+    `tick` is called every few milliseconds of estimated work, and may raise to stop the run. Raises SingularMatrix,
+    InvalidTensor (an index out of range), and, when asked to, NonFinite at the first node that makes a NaN or an
+    infinity from finite operands.
+    """
+    values: list[Any] = list(plan.template)
+    for place, name in plan.inputs:
+        values[place] = inputs[name]
+    run_chunk = _run_checked if raise_non_finite else _run_chunk
+    with np.errstate(all="ignore"):
+        for chunk in plan.chunks:
+            if tick is not None:
+                tick()
+            run_chunk(chunk, values)
+    return [np.asarray(values[place]) for place in plan.results]
+
+
+def _run_chunk(chunk: tuple[Step, ...], values: list[Any]) -> None:
+    step = chunk[0]
+    try:
+        for step in chunk:
+            kernel, args, out, into, dead, _ = step
+            operands = [values[place] for place in args]
+            values[out] = kernel(*operands) if into < 0 else kernel(*operands, out=values[into])
+            for place in dead:
+                values[place] = None
+    except (np.linalg.LinAlgError, EngineError, ValueError, ArithmeticError) as error:
+        raise _blamed(error, step) from error
+
+
+def _run_checked(chunk: tuple[Step, ...], values: list[Any]) -> None:
+    """The same, looking at every value."""
+    for step in chunk:
+        operands = [values[place] for place in step.args]
+        finite = all(map(_is_finite, operands))
+        _run_chunk((step._replace(into=-1),), values)
+        if finite and not _is_finite(values[step.out]):
+            name = step.node.origin
+            raise NonFinite(f"{step.node.op.name} gave a NaN or an infinity from finite operands", node=name)
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_finite, value))
+    return not is_inexact(value.dtype) or bool(np.isfinite(value).all())
+
+
+def _blamed(error: Exception, step: Step) -> EngineError:
+    """The error of a kernel as one that names the posted node."""
+    node = step.node
+    if isinstance(error, EngineError):
+        error.node = error.node or node.origin
+        return error
+    if isinstance(error, np.linalg.LinAlgError):
+        return SingularMatrix(f"{node.op.name}: {str(error).rstrip('.').lower()}", node=node.origin)
+    return InvalidTensor(f"{node.op.name} cannot take these values: {str(error)[:120]}", node=node.origin)

@@ -1,0 +1,247 @@
+"""Families of ops: what many ops share is said here once, and a member states only what is its own.
+
+    unary, costly     one operand, element by element, computed in floating point
+    binary            two operands that broadcast and promote
+    comparison        the same with a boolean result
+    rounding          one operand, derivative zero
+    reduction         one operand, some axes folded away
+    structural        one operand rearranged: linear, often a view
+    composite         an op that is other ops
+
+A batch rule acts under one more leading axis: `rule(node, args, batched)` emits the op of `node` again on `args`, of
+which those flagged in `batched` have the new axis in front.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engine import attrs as kinds
+from engine.core import Attrs, Derivative, Node, Op, Operand, Sample, define, ops
+from engine.derivative import Flat, Linear, Partials, Slope
+from engine.types import BOOL, Dtype, Shape, axes_of, broadcast, drop_axes
+
+X = (Operand("x"),)
+X1X2 = (Operand("x1"), Operand("x2"))
+POINTWISE = (Sample(((),)), Sample(((3,),)), Sample(((2, 3),)), Sample(((0,),)))
+PAIRWISE = (
+    Sample(((), ())),
+    Sample(((3,), (3,))),
+    Sample(((2, 3), (3,))),
+    Sample(((2, 1), (1, 3))),
+    Sample(((0, 3), (3,))),
+)
+
+BatchRule = Callable[[Node, Sequence[Node], Sequence[bool]], Node]
+
+
+def same_shape(shape: Shape, *others: Shape, **attrs: Any) -> Shape:
+    return shape
+
+
+def broadcast_shape(*shapes: Shape, **attrs: Any) -> Shape:
+    return broadcast(*shapes)
+
+
+def batch_aligned(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    """For operands that broadcast: ones go in between the new axis and a short operand's own."""
+    rank = max(x.rank for x in node.inputs)
+    return node.op(
+        *[with_rank(arg, rank) if has else arg for arg, has in zip(args, batched, strict=True)], **node.attrs
+    )
+
+
+def with_rank(arg: Node, rank: int) -> Node:
+    """`arg`, whose first axis is the batch, with ones after it until its other axes are `rank`."""
+    size, *own = arg.shape
+    return ops.reshape(arg, shape=(size, *(1,) * (rank - len(own)), *own))
+
+
+def batch_shifted(*names: str) -> BatchRule:
+    """For one operand and attributes that count axes from the front: every count goes up by one."""
+
+    def rule(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+        return node.op(args[0], **node.attrs | {name: _shift(node.attrs[name]) for name in names})
+
+    return rule
+
+
+def _shift(axes: Any) -> Any:
+    return None if axes is None else axes + 1 if isinstance(axes, int) else tuple(axis + 1 for axis in axes)
+
+
+def batch_sized(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    """For one operand and an attribute `shape`: the new axis goes in front of it."""
+    return node.op(args[0], **node.attrs | {"shape": (args[0].shape[0], *node.attrs["shape"])})
+
+
+def unary(
+    name: str,
+    doc: str,
+    kernel: Callable[..., Any],
+    slope: Callable[..., Slope],
+    at: tuple[float, float] = (-2.0, 2.0),
+    flops: int = 1,
+    **record: Any,
+) -> Op:
+    """One operand, element by element. `at` is where it is smooth, for samples; `flops` the cost of an element."""
+    defaults: dict[str, Any] = {
+        "operands": X,
+        "inexact": True,
+        "family": "elementwise",
+        "samples": POINTWISE,
+        "batch": batch_aligned,
+        "shape": same_shape,
+    }
+    return define(
+        name,
+        doc,
+        kernel=kernel,
+        derivative=Partials((slope,)),
+        domain=(at,),
+        flops=lambda out, *shapes, **attrs: flops * math.prod(out),
+        **defaults | record,
+    )
+
+
+def costly(
+    name: str,
+    doc: str,
+    kernel: Callable[..., Any],
+    slope: Callable[..., Slope],
+    at: tuple[float, float] = (-2.0, 2.0),
+    **record: Any,
+) -> Op:
+    """A unary op whose kernel is a transcendental function: some twenty operations an element."""
+    return unary(name, doc, kernel, slope, at, flops=20, **record)
+
+
+def binary(
+    name: str,
+    doc: str,
+    kernel: Callable[..., Any],
+    slopes: tuple[Callable[..., Slope] | None, Callable[..., Slope] | None] | None = None,
+    at: tuple[tuple[float, float], ...] = ((-2.0, 2.0),),
+    **record: Any,
+) -> Op:
+    """Two operands that broadcast and promote; with `slopes`, or with a derivative of another kind."""
+    defaults: dict[str, Any] = {
+        "operands": X1X2,
+        "family": "elementwise",
+        "samples": PAIRWISE,
+        "batch": batch_aligned,
+        "shape": broadcast_shape,
+    }
+    if slopes is not None:
+        defaults["derivative"] = Partials(slopes)
+    return define(name, doc, kernel=kernel, domain=at, **defaults | record)
+
+
+def _boolean(*dtypes: Dtype, **attrs: Any) -> Dtype:
+    return BOOL
+
+
+def comparison(name: str, doc: str, kernel: Callable[..., Any], **record: Any) -> Op:
+    """Two operands, a boolean result, no derivative."""
+    return binary(name, doc, kernel, derivative=Flat(), returns=_boolean, **record)
+
+
+def predicate(name: str, doc: str, kernel: Callable[..., Any], **record: Any) -> Op:
+    """One operand, a boolean result, no derivative."""
+    return rounding(name, doc, kernel, returns=_boolean, **record)
+
+
+def rounding(
+    name: str, doc: str, kernel: Callable[..., Any], at: tuple[float, float] = (-2.0, 2.0), **record: Any
+) -> Op:
+    """One operand, element by element, constant between its jumps."""
+    defaults: dict[str, Any] = {"operands": X, "family": "rounding", "samples": POINTWISE}
+    return define(
+        name,
+        doc,
+        kernel=kernel,
+        derivative=Flat(),
+        batch=batch_aligned,
+        shape=same_shape,
+        domain=(at,),
+        **defaults | record,
+    )
+
+
+AXIS = kinds.axes()
+KEEPDIMS = kinds.boolean("Whether reduced axes stay, with size one.", False)
+FOLDED = (
+    Sample(((3,),)),
+    Sample(((2, 3),), {"axis": 1}),
+    Sample(((2, 3),), {"axis": 0, "keepdims": True}),
+    Sample(((2, 3, 2),), {"axis": [0, -1]}),
+)
+
+
+def settle_axes(attrs: Attrs, shape: Shape, *others: Shape) -> Attrs:
+    """`axis` as a sorted tuple of non-negative axes, None meaning all."""
+    return attrs | {"axis": axes_of(attrs["axis"], len(shape))}
+
+
+def reduced_shape(shape: Shape, *, axis: tuple[int, ...], keepdims: bool = False, **attrs: Any) -> Shape:
+    return drop_axes(shape, axis, keepdims=keepdims)
+
+
+def reduction(
+    name: str, doc: str, kernel: Callable[..., Any] | None, derivative: Derivative | None, **record: Any
+) -> Op:
+    """One operand and the attributes `axis` and `keepdims`, with what more is in `record["attrs"]` between them."""
+    between = record.pop("attrs", {})
+    defaults: dict[str, Any] = {
+        "operands": X,
+        "family": "reduction",
+        "samples": FOLDED,
+        "shape": reduced_shape,
+        "batch": batch_shifted("axis"),
+        "flops": lambda out, x, **attrs: math.prod(x),
+    }
+    return define(
+        name,
+        doc,
+        attrs={"axis": AXIS, **between, "keepdims": KEEPDIMS},
+        kernel=kernel,
+        derivative=derivative,
+        canonical=settle_axes,
+        **defaults | record,
+    )
+
+
+def reduced_axes(node: Node) -> tuple[int, ...]:
+    axes: tuple[int, ...] = node.attrs["axis"]
+    return axes
+
+
+def structural(
+    name: str,
+    doc: str,
+    kernel: Callable[..., Any],
+    shape: Callable[..., Shape],
+    adjoint: Callable[..., Any],
+    **record: Any,
+) -> Op:
+    """One operand, rearranged. `adjoint(g, x, **attrs)`."""
+    defaults: dict[str, Any] = {
+        "operands": (Operand("x", "biufc"),),
+        "family": "shape",
+        "view": True,
+        "flops": free,
+    }
+    return define(name, doc, kernel=kernel, shape=shape, derivative=Linear(adjoint), **defaults | record)
+
+
+def free(out: Shape, *shapes: Shape, **attrs: Any) -> int:
+    """The cost of what computes nothing."""
+    return 0
+
+
+def composite(name: str, doc: str, expand: Callable[..., Any], **record: Any) -> Op:
+    """An op that is written in other ops: `expand(*nodes, **attrs)` emits them, and no rule is needed."""
+    defaults: dict[str, Any] = {"operands": X, "family": "composite"}
+    return define(name, doc, expand=expand, **defaults | record)

@@ -1,0 +1,33 @@
+"""What one graph may cost. Plain values: whoever calls the engine decides them, the engine holds to them.
+
+Every figure is checked from static facts (shapes, counts), before anything of that size is allocated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _at_most(default: int, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Maxima of one request; a breach raises LimitExceeded under the field's name."""
+
+    nodes: int = _at_most(100_000, "Nodes of a posted graph.")
+    expanded_nodes: int = _at_most(1_000_000, "Nodes after expansion: what transforms emit counts, not what was sent.")
+    elements: int = _at_most(100_000_000, "Logical elements of any one tensor; a broadcast view counts in full.")
+    rank: int = _at_most(16, "Axes of any one tensor.")
+    arity: int = _at_most(64, "Operands of one node.")
+    names: int = _at_most(256, "Inputs of a graph, and outputs of a graph.")
+    peak_bytes: int = _at_most(1 << 30, "Bytes that a planned run holds at its peak.")
+    taylor_order: int = _at_most(64, "Order of Taylor coefficients, and of derivatives by `order`.")
+    nested_order: int = _at_most(16, "Order of nested derivatives: the length of a mixed `path`.")
+    expression_characters: int = _at_most(65_536, "Characters of one expression.")
+    expression_nesting: int = _at_most(200, "Brackets within brackets of one expression.")
+    constant_exponent: int = _at_most(1_024, "Magnitude of a constant exponent.")
+    linalg_dimension: int = _at_most(2_048, "Rows or columns of a matrix that is factorised.")
+    einsum_operands: int = _at_most(8, "Operands of one einsum.")

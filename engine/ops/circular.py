@@ -1,0 +1,130 @@
+"""Circular and hyperbolic functions and their inverses. Angles are in radians, but for sinc's, in half turns."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from engine import attrs
+from engine.core import Node, Sample, ops
+from engine.derivative import Slope
+from engine.families import binary, costly
+
+sin = costly("sin", "Sine of an angle in radians.", np.sin, lambda out, x: ops.cos(x))
+
+cos = costly("cos", "Cosine of an angle in radians.", np.cos, lambda out, x: -ops.sin(x))
+
+tan = costly("tan", "Tangent of an angle in radians.", np.tan, lambda out, x: out * out + 1.0, at=(-1.0, 1.0))
+
+asin = costly(
+    "asin",
+    "Inverse sine, in radians from -π/2 to π/2.",
+    np.arcsin,
+    lambda out, x: ops.rsqrt((1.0 - x) * (1.0 + x)),
+    at=(-0.8, 0.8),
+)
+
+acos = costly(
+    "acos",
+    "Inverse cosine, in radians from 0 to π.",
+    np.arccos,
+    lambda out, x: -ops.rsqrt((1.0 - x) * (1.0 + x)),
+    at=(-0.8, 0.8),
+)
+
+atan = costly("atan", "Inverse tangent, in radians.", np.arctan, lambda out, x: ops.reciprocal(x * x + 1.0))
+
+sinh = costly("sinh", "Hyperbolic sine.", np.sinh, lambda out, x: ops.cosh(x))
+
+cosh = costly("cosh", "Hyperbolic cosine.", np.cosh, lambda out, x: ops.sinh(x))
+
+tanh = costly("tanh", "Hyperbolic tangent.", np.tanh, lambda out, x: 1.0 - out * out)
+
+asinh = costly("asinh", "Inverse hyperbolic sine.", np.arcsinh, lambda out, x: ops.rsqrt(x * x + 1.0))
+
+acosh = costly(
+    "acosh",
+    "Inverse hyperbolic cosine, of values from 1.",
+    np.arccosh,
+    lambda out, x: ops.rsqrt((x - 1.0) * (x + 1.0)),
+    at=(1.5, 3.0),
+)
+
+atanh = costly(
+    "atanh",
+    "Inverse hyperbolic tangent, of values between -1 and 1.",
+    np.arctanh,
+    lambda out, x: ops.reciprocal((1.0 - x) * (1.0 + x)),
+    at=(-0.8, 0.8),
+)
+
+
+def _over_squared_radius(numerator: Node, x: Node, y: Node) -> Node:
+    """numerator / (x² + y²), and 0 at the origin, where no direction is distinguished."""
+    squared = x * x + y * y
+    origin = ops.equal(squared, 0.0)
+    return ops.where(origin, 0.0, numerator * ops.reciprocal(ops.where(origin, 1.0, squared)))
+
+
+atan2 = binary(
+    "atan2",
+    "The angle of the point (x2, x1), in radians from -π to π; both slopes are 0 at the origin.",
+    np.arctan2,
+    (
+        lambda out, y, x: _over_squared_radius(x, x, y),
+        lambda out, y, x: -_over_squared_radius(y, x, y),
+    ),
+    at=((0.5, 2.0),),
+    inexact=True,
+    flops=lambda out, *shapes, **attrs: 40 * math.prod(out),
+)
+
+
+def _over_hypot(x: Node, out: Node) -> Node:
+    """x / hypot, and 0 at the origin: the subgradient of least norm."""
+    origin = ops.equal(out, 0.0)
+    return ops.where(origin, 0.0, x * ops.reciprocal(ops.where(origin, 1.0, out)))
+
+
+hypot = binary(
+    "hypot",
+    "Length of the hypotenuse, without overflow; both slopes are 0 at the origin.",
+    np.hypot,
+    (lambda out, x, y: _over_hypot(x, out), lambda out, x, y: _over_hypot(y, out)),
+    at=((0.5, 2.0),),
+    inexact=True,
+    flops=lambda out, *shapes, **attrs: 10 * math.prod(out),
+)
+
+
+def _spherical_bessel(x: Any, *, n: int) -> Any:
+    # SciPy's runs in float64 only, and is odd or even in x by the order alone.
+    return np.asarray(special.spherical_jn(n, np.abs(x)) * np.where(x < 0, (-1.0) ** n, 1.0), x.dtype)
+
+
+def _spherical_slope(out: Node, x: Node, *, n: int) -> Slope:
+    # DLMF 10.51.2 without its division by x: regular at 0, and closed under further derivatives.
+    if n == 0:
+        return -ops.spherical_jn(x, n=1)
+    below, above = ops.spherical_jn(x, n=n - 1), ops.spherical_jn(x, n=n + 1)
+    return (n * below - (n + 1) * above) / (2 * n + 1)
+
+
+spherical_jn = costly(
+    "spherical_jn",
+    "Spherical Bessel function of the first kind, of order n.",
+    _spherical_bessel,
+    _spherical_slope,
+    attrs={"n": attrs.integer("The order, from 0.")},
+    samples=(Sample(((3,),), {"n": 0}), Sample(((3,),), {"n": 3})),
+)
+
+sinc = costly(
+    "sinc",
+    "sin(πx) / (πx), and 1 at 0.",
+    np.sinc,
+    lambda out, x: -math.pi * ops.spherical_jn(math.pi * x, n=1),
+)

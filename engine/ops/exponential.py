@@ -1,0 +1,74 @@
+"""Exponentials, logarithms and roots.
+
+Slopes are written to close: exp is its own slope, and what divides does so through reciprocal, whose slope is a
+product. A high-order series of them then needs no new kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from engine.core import Node, ops
+from engine.derivative import Slope
+from engine.families import binary, costly, unary
+
+exp = costly("exp", "e to the power of the value.", np.exp, lambda out, x: out)
+
+exp2 = costly("exp2", "2 to the power of the value.", np.exp2, lambda out, x: math.log(2.0) * out)
+
+expm1 = costly("expm1", "exp(x) - 1, exact near 0.", np.expm1, lambda out, x: out + 1.0)
+
+log = costly("log", "Natural logarithm.", np.log, lambda out, x: ops.reciprocal(x), at=(0.5, 2.0))
+
+log1p = costly("log1p", "log(1 + x), exact near 0.", np.log1p, lambda out, x: ops.reciprocal(x + 1.0), at=(-0.5, 2.0))
+
+log2 = costly("log2", "Logarithm to base 2.", np.log2, lambda out, x: ops.reciprocal(x * math.log(2.0)), at=(0.5, 2.0))
+
+log10 = costly(
+    "log10",
+    "Logarithm to base 10.",
+    np.log10,
+    lambda out, x: ops.reciprocal(x * math.log(10.0)),
+    at=(0.5, 2.0),
+)
+
+logaddexp = binary(
+    "logaddexp",
+    "log(exp(x1) + exp(x2)), without overflow.",
+    np.logaddexp,
+    (lambda out, x, y: ops.sigmoid(x - y), lambda out, x, y: ops.sigmoid(y - x)),
+    inexact=True,
+    flops=lambda out, *shapes, **attrs: 40 * math.prod(out),
+)
+
+
+def _root_slope(out: Node, x: Node) -> Slope:
+    return 0.5 * ops.reciprocal(out)
+
+
+sqrt = unary("sqrt", "Square root; its slope at 0 is infinite.", np.sqrt, _root_slope, at=(0.5, 2.0))
+
+
+def _rsqrt(x: Any) -> Any:
+    return np.reciprocal(np.sqrt(x))
+
+
+rsqrt = unary(
+    "rsqrt",
+    "One over the square root.",
+    _rsqrt,
+    lambda out, x: -0.5 * out * ops.reciprocal(x),
+    at=(0.5, 2.0),
+    flops=2,
+)
+
+cbrt = costly(
+    "cbrt",
+    "Cube root, also of negative values.",
+    np.cbrt,
+    lambda out, x: ops.reciprocal(3.0 * out * out),
+    at=(0.5, 2.0),
+)

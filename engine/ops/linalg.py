@@ -1,0 +1,344 @@
+"""Linear algebra on the last two axes, batched over the others: inverses, linear systems, determinants.
+
+Derivatives are those of Giles (An extended collection of matrix derivative results, NA-08-01, 2008), written
+with the op's own result where possible: a series of an inverse costs products only. A matrix that is singular
+to the last bit makes NumPy raise LinAlgError, which whoever runs the kernel reports as singular_matrix.
+
+The determinant is smooth everywhere, at singular matrices too. Its gradient is the matrix of cofactors, an op
+of its own that never divides by the determinant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.core import Node, Op, Operand, Refusal, Sample, define, ops
+from engine.derivative import Custom, by_slope, plus, times, unbroadcast
+from engine.errors import LimitExceeded, ShapeMismatch
+from engine.families import with_rank
+from engine.limits import Limits
+from engine.types import INT64, Shape, broadcast
+
+MATRIX = (-2, -1)
+
+SQUARES = (
+    Sample(((3, 3),)),
+    Sample(((1, 1),)),
+    Sample(((2, 4, 4),)),
+    Sample(((0, 0),)),
+    Sample(((0, 2, 2),)),
+)
+NO_SQUARES = (
+    Refusal(((2, 3),), {}, "shape_mismatch"),
+    Refusal(((3,),), {}, "shape_mismatch"),
+    Refusal(((2049, 2049),), {}, "limit_exceeded"),
+)
+
+
+def _order(name: str, shape: Shape) -> int:
+    """The number of rows of a square matrix, or of a stack of them. Raises ShapeMismatch."""
+    if len(shape) < 2 or shape[-1] != shape[-2]:
+        raise ShapeMismatch(f"{name} takes a square matrix or a stack of them, with shape (…, n, n); got {list(shape)}")
+    return shape[-1]
+
+
+def _small_enough(limits: Limits, x: Node, *others: Node, **attrs: Any) -> None:
+    largest = max(x.shape[-2:], default=0)
+    if largest > limits.linalg_dimension:
+        raise LimitExceeded("linalg_dimension", limits.linalg_dimension, largest, "rows or columns of a matrix")
+
+
+def _cubic(times: int) -> Callable[..., int]:
+    """A cost of so many operations per n³, for each matrix."""
+    return lambda out, x, *others, **attrs: times * math.prod(x) * x[-1]
+
+
+def _on_squares(name: str, doc: str, kernel: Callable[..., Any], cost: int, **record: Any) -> Op:
+    """One square matrix, or a stack of them; `cost` operations per n³."""
+    defaults: dict[str, Any] = {
+        "operands": (Operand("x"),),
+        "family": "linear algebra",
+        "inexact": True,
+        "guard": _small_enough,
+        "batch": lambda node, args, batched: node.op(args[0]),
+        "flops": _cubic(cost),
+        "scratch": lambda out, x, **attrs: 2 * x[-1] ** 2,
+        "samples": SQUARES,
+        "refusals": NO_SQUARES,
+    }
+    return define(name, doc, kernel=kernel, **defaults | record)
+
+
+def _square_shape(name: str) -> Callable[..., Shape]:
+    def shape(x: Shape) -> Shape:
+        _order(name, x)
+        return x
+
+    return shape
+
+
+def _number_shape(name: str) -> Callable[..., Shape]:
+    def shape(x: Shape) -> Shape:
+        _order(name, x)
+        return x[:-2]
+
+    return shape
+
+
+def _inv_forward(node: Node, t: Node) -> Node:
+    return -(node @ t @ node)
+
+
+def _inv_reverse(node: Node, g: Node) -> Node:
+    transposed = ops.matrix_transpose(node)
+    return -(transposed @ g @ transposed)
+
+
+inv = _on_squares(
+    "inv",
+    "Inverse of a square matrix.",
+    np.linalg.inv,
+    cost=2,
+    shape=_square_shape("inv"),
+    # Giles, section 2.2.3
+    derivative=Custom(_inv_forward, _inv_reverse),
+    torch="linalg_inv_ex",
+)
+
+
+# solve: a right-hand side with one axis is a vector; any other is a stack of matrices, whatever the left is.
+
+
+def _solve_shape(a: Shape, b: Shape) -> Shape:
+    order = _order("solve", a)
+    if not b or b[-2:][0] != order:
+        raise ShapeMismatch(
+            f"solve of {list(a)} takes a vector [{order}] or matrices of shape (…, {order}, k), got {list(b)}"
+        )
+    return (*broadcast(a[:-2], b[:-2]), *b[-2:])
+
+
+def _solve(a: Any, b: Any) -> Any:
+    if b.ndim <= 2 or a.ndim > 2:
+        return np.linalg.solve(a, b)
+    # One matrix: factorised once for all the right-hand sides, where NumPy would do it for each.
+    columns = np.moveaxis(b, -2, 0)
+    solved = np.linalg.solve(a, columns.reshape(len(a), math.prod(columns.shape[1:])))
+    return np.moveaxis(solved.reshape(columns.shape), 0, -2)
+
+
+def _columns(x: Node, b: Node) -> Node:
+    """`x`, right-hand sides or solutions, as a stack of matrices."""
+    return x if b.rank > 1 else ops.expand_dims(x, axis=-1)
+
+
+def _solve_forward(node: Node, ta: Node | None, tb: Node | None) -> Node:
+    """A⁻¹ (tb - ta x) (Giles, section 2.3.1)."""
+    a, b = node.inputs
+    right = plus(tb and _columns(tb, b), ta and -(ta @ _columns(node, b)))
+    assert right is not None
+    return ops.reshape(ops.solve(a, right), shape=node.shape)
+
+
+def _solve_reverse(node: Node, g: Node) -> tuple[Node | None, Node | None]:
+    """w = A⁻ᵀ g for b, -w xᵀ for A (Giles, section 2.3.1)."""
+    a, b = node.inputs
+    w = ops.solve(ops.matrix_transpose(a), _columns(g, b))
+    to_a = unbroadcast(-(w @ ops.matrix_transpose(_columns(node, b))), a.shape)
+    to_b = unbroadcast(w, _columns(b, b).shape)
+    return to_a, to_b and ops.reshape(to_b, shape=b.shape)
+
+
+def _solve_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    """As matrices: under a new axis a vector would pass for one."""
+    a, b = node.inputs
+    stacks, size = (args[0], _columns(args[1], b)), args[0 if batched[0] else 1].shape[0]
+    rank = max(a.rank, b.rank)
+    aligned = [with_rank(each, rank) if has else each for each, has in zip(stacks, batched, strict=True)]
+    return ops.reshape(ops.solve(*aligned), shape=(size, *node.shape))
+
+
+def _solve_flops(out: Shape, a: Shape, b: Shape) -> int:
+    return _cubic(1)(out, a) + 2 * math.prod(out) * a[-1]
+
+
+solve = define(
+    "solve",
+    "The x with x1 x = x2. x2 is a vector if it has one axis, else a stack of matrices; stacks broadcast.",
+    operands=(Operand("x1"), Operand("x2")),
+    shape=_solve_shape,
+    kernel=_solve,
+    derivative=Custom(_solve_forward, _solve_reverse),
+    batch=_solve_batch,
+    guard=_small_enough,
+    flops=_solve_flops,
+    scratch=lambda out, a, b: a[-1] ** 2 + 2 * math.prod(out),
+    inexact=True,
+    family="linear algebra",
+    torch="linalg_solve_ex",
+    samples=(
+        Sample(((3, 3), (3,))),
+        Sample(((3, 3), (3, 2))),
+        Sample(((2, 3, 3), (3,))),
+        Sample(((2, 3, 3), (3, 3))),
+        Sample(((3, 3), (2, 3, 1))),
+        Sample(((4, 1, 2, 2), (3, 2, 2))),
+        Sample(((0, 0), (0,))),
+        Sample(((2, 2), (2, 0))),
+    ),
+    refusals=(
+        Refusal(((2, 3), (2,)), {}, "shape_mismatch"),
+        Refusal(((2, 2), (3,)), {}, "shape_mismatch"),
+        Refusal(((2, 2), ()), {}, "shape_mismatch"),
+        Refusal(((5, 3, 3), (5, 3)), {}, "shape_mismatch"),
+        Refusal(((2049, 2049), (2049,)), {}, "limit_exceeded"),
+    ),
+)
+
+
+# Determinants
+
+MINORS_UP_TO = 6
+"""Up to this size cofactors are differentiated through minors: right at any rank, but n² matrices in all."""
+
+
+def _cofactors(x: Any) -> Any:
+    """By products for n up to 3, exact on small whole numbers; else by the inverse, or by singular values."""
+    order = x.shape[-1]
+    if order < 2 or x.size == 0:
+        return np.ones_like(x)
+    if order == 2:
+        return x[..., ::-1, ::-1] * np.array([[1, -1], [-1, 1]], x.dtype)
+    if order == 3:
+        # Row i of the cofactors is the cross product of the two rows that follow it.
+        return np.cross(np.roll(x, -1, axis=-2), np.roll(x, -2, axis=-2))
+    with np.errstate(all="ignore"):
+        return _cofactors_by_inverse(x)
+
+
+def _cofactors_by_inverse(x: Any) -> Any:
+    try:
+        inverse = np.linalg.inv(x)
+    except np.linalg.LinAlgError:
+        return _cofactors_by_singular_values(x)
+    condition = np.linalg.norm(x, 1, axis=MATRIX) * np.linalg.norm(inverse, 1, axis=MATRIX)
+    if not np.all(condition < np.finfo(x.dtype).eps ** -0.5):
+        return _cofactors_by_singular_values(x)
+    return np.linalg.det(x)[..., None, None] * np.swapaxes(inverse, -1, -2)
+
+
+def _cofactors_by_singular_values(x: Any) -> Any:
+    """det(U V) U diag(∏_{j≠i} s_j) Vᵀ: no division, so good at any rank. NaN where x is not finite."""
+    finite = np.isfinite(x).all(axis=MATRIX)[..., None, None]
+    u, s, vt = np.linalg.svd(np.where(finite, x, 0))
+    sign = np.sign(np.linalg.det(u) * np.linalg.det(vt))[..., None, None]
+    return np.where(finite, sign * ((u * _others(s)[..., None, :]) @ vt), np.nan).astype(x.dtype, copy=False)
+
+
+def _others(s: Any) -> Any:
+    """For each element along the last axis the product of all the others."""
+    one = np.ones_like(s[..., :1])
+    before = np.cumprod(np.concatenate((one, s[..., :-1]), axis=-1), axis=-1)
+    after = np.cumprod(np.concatenate((one, s[..., :0:-1]), axis=-1), axis=-1)[..., ::-1]
+    return before * after
+
+
+def _minors(x: Node) -> Node:
+    """What is left of x without row i and column j, for all i and j: shape (…, n, n, n - 1, n - 1)."""
+    order, stack = x.shape[-1], x.shape[:-2]
+    left = x.graph.constant([at for gone in range(order) for at in range(order) if at != gone], INT64)
+    taken = ops.take(ops.take(x, left, axis=-2), left, axis=-1)
+    split = ops.reshape(taken, shape=(*stack, order, order - 1, order, order - 1))
+    rank = len(stack)
+    return ops.permute_dims(split, axes=(*range(rank), rank, rank + 2, rank + 1, rank + 3))
+
+
+def _cofactor_change(node: Node, t: Node) -> Node | None:
+    """The change of the cofactors as x moves along t.
+
+    Each is a determinant of n - 1 rows: for small matrices Jacobi's formula gives its change, and so on down.
+    For larger ones it is tr(Z t) C - C tᵀ Zᵀ with Z = x⁻¹, C the cofactors, which needs a regular matrix.
+    """
+    (x,) = node.inputs
+    order = x.shape[-1]
+    if order < 2:
+        return None
+    if order <= MINORS_UP_TO:
+        signs = x.graph.constant([[(-1) ** (i + j) for j in range(order)] for i in range(order)], x.dtype)
+        change = times(_minors(t), ops.cofactor(_minors(x)))
+        return change and signs * ops.sum(change, axis=MATRIX)
+    inverse = ops.matrix_transpose(ops.inv(x))
+    change = ops.sum(inverse * t, axis=MATRIX, keepdims=True) * node
+    return change - node @ ops.matrix_transpose(t) @ inverse
+
+
+cofactor = _on_squares(
+    "cofactor",
+    "Matrix of cofactors, at any rank: (-1)^(i+j) times det without row i and column j. The gradient of det.",
+    _cofactors,
+    cost=24,
+    shape=_square_shape("cofactor"),
+    # The cofactors are a gradient, so their Jacobian is symmetric: reverse is forward.
+    derivative=Custom(_cofactor_change, lambda node, g: [_cofactor_change(node, g)]),
+    scratch=lambda out, x: 3 * math.prod(x),
+    samples=(
+        *SQUARES,
+        Sample(((2, 2),)),
+        Sample(([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [1.0, 0.0, 1.0]],)),
+        Sample(((7, 7),)),
+    ),
+)
+
+
+def _last_two(node: Node) -> tuple[int, ...]:
+    return node.rank, node.rank + 1
+
+
+det = _on_squares(
+    "det",
+    "Determinant of a square matrix; its gradient is the matrix of cofactors, right at any rank.",
+    np.linalg.det,
+    cost=1,
+    shape=_number_shape("det"),
+    # Jacobi's formula; Giles, section 2.2.4, has it for regular matrices.
+    derivative=by_slope(lambda out, x: ops.cofactor(x), _last_two),
+    torch="linalg_det",
+    samples=(*SQUARES, Sample(([[1.0, 2.0], [2.0, 4.0]],))),
+)
+
+
+def _slogdet_shape(x: Shape) -> tuple[Shape, Shape]:
+    _order("slogdet", x)
+    return x[:-2], x[:-2]
+
+
+def _slogdet_slope(node: Node) -> Node:
+    return ops.matrix_transpose(ops.inv(node.inputs[0]))
+
+
+def _slogdet_forward(node: Node, t: Node) -> tuple[None, Node]:
+    change = times(t, _slogdet_slope(node))
+    assert change is not None
+    return None, ops.sum(change, axis=MATRIX)
+
+
+def _slogdet_reverse(node: Node, g: tuple[Node | None, Node | None]) -> list[Node | None]:
+    return [g[1] and times(ops.reshape(g[1], shape=(*g[1].shape, 1, 1)), _slogdet_slope(node))]
+
+
+slogdet = _on_squares(
+    "slogdet",
+    "Sign, and logarithm of the magnitude, of the determinant; the sign has derivative zero.",
+    np.linalg.slogdet,
+    cost=1,
+    results=("sign", "logabsdet"),
+    shape=_slogdet_shape,
+    # Giles, section 2.2.4
+    derivative=Custom(_slogdet_forward, _slogdet_reverse),
+    batch=lambda node, args, batched: node.op.several(args[0]),
+    torch="linalg_slogdet",
+)

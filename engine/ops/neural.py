@@ -1,0 +1,351 @@
+"""Activations, softmax and losses.
+
+Names and attributes are PyTorch's. Activations with a kink have boolean slopes, which select and never
+multiply; the smooth ones are written in sigmoid, tanh and ndtr, whose slopes stay accurate far out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from engine import attrs as kinds
+from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
+from engine.derivative import Custom, Slope, times
+from engine.errors import InvalidGraph
+from engine.families import (
+    POINTWISE,
+    X,
+    batch_shifted,
+    composite,
+    costly,
+    reduced_axes,
+    same_shape,
+    settle_axes,
+    unary,
+)
+from engine.ops.arithmetic import MISMATCH
+from engine.types import Shape
+
+REAL = (Operand("x", "iuf"),)
+
+
+def _under(attrs: Attrs) -> tuple[Sample, ...]:
+    """Samples that show one setting of an op's attributes."""
+    return (Sample(((2, 3),), attrs),)
+
+
+# Sigmoids
+
+
+def opposite(x: Node) -> Node:
+    """-x, taking a minus off where there is one: slopes that go to and fro between x and -x then close."""
+    return x.inputs[0] if x.op is ops.negative else -x
+
+
+def _sigmoid_slope(out: Node, x: Node) -> Slope:
+    # Not out·(1 − out), which cancels for large x.
+    return out * ops.sigmoid(opposite(x))
+
+
+sigmoid = costly("sigmoid", "1 / (1 + exp(-x)).", special.expit, _sigmoid_slope)
+
+
+def _softplus(x: Any, *, beta: float, threshold: float | None) -> Any:
+    scaled = x if beta == 1 else beta * x
+    smooth = np.logaddexp(0.0, scaled)
+    if beta != 1:
+        smooth = smooth / beta
+    return smooth if threshold is None else np.where(scaled > threshold, x, smooth)
+
+
+def _softplus_slope(out: Node, x: Node, *, beta: float, threshold: float | None) -> Slope:
+    scaled = x if beta == 1 else beta * x
+    slope = ops.sigmoid(scaled)
+    return slope if threshold is None else ops.where(scaled > threshold, 1.0, slope)
+
+
+def _softplus_shape(shape: Shape, *, beta: float, threshold: float | None) -> Shape:
+    if beta == 0 or not math.isfinite(beta):
+        raise InvalidGraph(f"softplus divides by beta, which must be finite and not 0, got {beta}")
+    return shape
+
+
+softplus = costly(
+    "softplus",
+    "log(1 + exp(beta·x)) / beta, without overflow; x itself where beta·x is above the threshold.",
+    _softplus,
+    _softplus_slope,
+    shape=_softplus_shape,
+    attrs={
+        "beta": kinds.real("How sharp the bend is.", 1.0),
+        "threshold": kinds.real("Where the linear part begins, in beta·x; nowhere when absent.", None),
+    },
+    samples=(*POINTWISE, *_under({"beta": 2.5}), *_under({"beta": 2.0, "threshold": 1.0})),
+    refusals=(Refusal(((3,),), {"beta": 0}, "invalid_graph"),),
+    example="softplus(x)",
+)
+
+log_sigmoid = composite(
+    "log_sigmoid",
+    "log(sigmoid(x)), without overflow.",
+    lambda x: -ops.softplus(opposite(x)),
+    inexact=True,
+    samples=POINTWISE,
+)
+
+silu = composite(
+    "silu",
+    "x·sigmoid(x), also called swish.",
+    lambda x: x * ops.sigmoid(x),
+    inexact=True,
+    aliases=("swish",),
+    samples=POINTWISE,
+)
+
+mish = composite(
+    "mish",
+    "x·tanh(softplus(x)).",
+    lambda x: x * ops.tanh(ops.softplus(x)),
+    inexact=True,
+    samples=POINTWISE,
+)
+
+
+def _gelu(x: Node, *, approximate: str) -> Node:
+    if approximate == "none":
+        return x * ops.ndtr(x)
+    # (1 + tanh(u)) / 2 = sigmoid(2u), which does not cancel for negative u.
+    return x * ops.sigmoid(math.sqrt(8.0 / math.pi) * (x + 0.044715 * (x * x * x)))
+
+
+gelu = composite(
+    "gelu",
+    "x·ndtr(x), the Gaussian error linear unit, or near it x·(1 + tanh(√(2/π)·(x + 0.044715·x³))) / 2.",
+    _gelu,
+    attrs={"approximate": kinds.choice("none or tanh.", ("none", "tanh"), "none")},
+    inexact=True,
+    samples=(*POINTWISE, *_under({"approximate": "tanh"})),
+    refusals=(Refusal(((3,),), {"approximate": "erf"}, "invalid_graph"),),
+    example="gelu(x)",
+)
+
+
+# Rectifiers
+
+relu = unary(
+    "relu",
+    "The larger of x and 0; its slope at 0 is 0.",
+    lambda x: np.maximum(x, 0),
+    lambda out, x: x > 0,
+    operands=REAL,
+    inexact=False,
+)
+
+relu6 = unary(
+    "relu6",
+    "x, but not below 0 and not above 6; its slope at both bounds is 0.",
+    lambda x: np.clip(x, 0, 6),
+    lambda out, x: (x > 0) & (x < 6),
+    operands=REAL,
+    inexact=False,
+    flops=2,
+    torch="hardtanh",
+    samples=(*POINTWISE, Sample(([-1.0, 3.0, 7.0],))),
+)
+
+leaky_relu = composite(
+    "leaky_relu",
+    "x where it is above 0, else negative_slope·x.",
+    lambda x, *, negative_slope: ops.where(x > 0, x, negative_slope * x),
+    attrs={"negative_slope": kinds.real("The slope below 0, and at 0.", 0.01)},
+    inexact=True,
+    samples=(*POINTWISE, *_under({"negative_slope": 0.2})),
+    example="leaky_relu(x)",
+)
+
+
+def _elu(x: Node, *, alpha: float) -> Node:
+    # The choice inside keeps an infinity of the branch that is not taken out of gradients.
+    above = x > 0
+    return ops.where(above, x, alpha * ops.expm1(ops.where(above, 0.0, x)))
+
+
+elu = composite(
+    "elu",
+    "x where it is above 0, else alpha·(exp(x) - 1).",
+    _elu,
+    attrs={"alpha": kinds.real("What it tends to below, with its sign changed.", 1.0)},
+    inexact=True,
+    samples=(*POINTWISE, *_under({"alpha": 0.5})),
+    example="elu(x)",
+)
+
+selu = composite(
+    "selu",
+    "1.0507…·elu(x, alpha=1.6732…), which keeps mean 0 and variance 1 (Klambauer et al. 2017).",
+    lambda x: 1.0507009873554804934193349852946 * ops.elu(x, alpha=1.6732632423543772848170429916717),
+    inexact=True,
+    samples=POINTWISE,
+)
+
+hard_sigmoid = composite(
+    "hard_sigmoid",
+    "relu6(x + 3) / 6.",
+    lambda x: ops.relu6(x + 3.0) / 6.0,
+    inexact=True,
+    samples=(*POINTWISE, Sample(([-4.0, 4.0],))),
+)
+
+hard_swish = composite(
+    "hard_swish",
+    "x·relu6(x + 3) / 6.",
+    lambda x: x * ops.hard_sigmoid(x),
+    inexact=True,
+    samples=(*POINTWISE, Sample(([-4.0, 4.0],))),
+)
+
+softsign = composite(
+    "softsign",
+    "x / (1 + abs(x)).",
+    lambda x: x / (ops.abs(x) + 1.0),
+    inexact=True,
+    samples=POINTWISE,
+    domain=((0.5, 2.0),),
+)
+
+
+# Softmax
+
+
+def _below_largest(x: Any, axis: tuple[int, ...]) -> Any:
+    """x less its largest element, in memory of its own: exp of it cannot overflow."""
+    return np.asarray(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
+
+
+def _softmax(x: Any, *, axis: tuple[int, ...]) -> Any:
+    out = _below_largest(x, axis)
+    np.exp(out, out=out)
+    out /= np.sum(out, axis=axis, keepdims=True)
+    return out
+
+
+def _log_softmax(x: Any, *, axis: tuple[int, ...]) -> Any:
+    out = _below_largest(x, axis)
+    out -= np.log(np.sum(np.exp(out), axis=axis, keepdims=True))
+    return out
+
+
+def _dot(t: Node, weights: Node, node: Node) -> Node:
+    """Σ t·weights over the axes of `node`."""
+    products = times(t, weights)
+    assert products is not None
+    return ops.sum(products, axis=reduced_axes(node), keepdims=True)
+
+
+def _softmax_product(node: Node, t: Node) -> Node | None:
+    """The Jacobian diag(s) - s·sᵀ times t. It is symmetric, so it serves both modes."""
+    return times(t - _dot(t, node, node), node)
+
+
+def _log_softmax_forward(node: Node, t: Node) -> Node:
+    return t - _dot(t, ops.exp(node), node)
+
+
+def _log_softmax_reverse(node: Node, g: Node) -> Node:
+    part = times(ops.sum(g, axis=reduced_axes(node), keepdims=True), ops.exp(node))
+    assert part is not None
+    return g - part
+
+
+SOFT: Attrs = {
+    "operands": X,
+    "attrs": {"axis": kinds.axes("The axis, or axes, over which exponentials are summed.", -1)},
+    "shape": same_shape,
+    "canonical": settle_axes,
+    "inexact": True,
+    "batch": batch_shifted("axis"),
+    "family": "neural",
+    "flops": lambda out, x, **attrs: 25 * math.prod(x),
+    "samples": (
+        Sample(((3,),)),
+        Sample(((2, 3),)),
+        Sample(((2, 3),), {"axis": 0}),
+        Sample(((2, 3, 2),), {"axis": [0, 2]}),
+        Sample(((0, 3),), {"axis": 0}),
+        Sample(([1000.0, 999.0, 998.5],)),
+        Sample(([1, 2, 4],)),
+    ),
+    "refusals": (Refusal(((2, 3),), {"axis": 2}, "shape_mismatch"), Refusal(((),), {}, "shape_mismatch")),
+}
+
+softmax = define(
+    "softmax",
+    "exp(x) over its sum along an axis, without overflow.",
+    kernel=_softmax,
+    derivative=Custom(_softmax_product, _softmax_product),
+    **SOFT,
+    example="softmax(x, axis=-1)",
+)
+
+log_softmax = define(
+    "log_softmax",
+    "The logarithm of softmax, exact where softmax is next to 0.",
+    kernel=_log_softmax,
+    derivative=Custom(_log_softmax_forward, _log_softmax_reverse),
+    scratch=lambda out, x, **attrs: math.prod(x),
+    **SOFT,
+    example="log_softmax(x, axis=-1)",
+)
+
+
+# Losses
+
+INPUT_TARGET = (Operand("input"), Operand("target"))
+REDUCTION = kinds.choice("What is made of the losses of all elements.", ("none", "mean", "sum"), "mean")
+LOSSES = (
+    Sample(((3,), (3,))),
+    Sample(((2, 3), (2, 3)), {"reduction": "sum"}),
+    Sample(((2, 3), (3,)), {"reduction": "none"}),
+)
+
+
+def _reduced(losses: Node, reduction: str) -> Node:
+    return losses if reduction == "none" else ops.sum(losses) if reduction == "sum" else ops.mean(losses)
+
+
+mse_loss = composite(
+    "mse_loss",
+    "(input - target)², averaged.",
+    lambda x, y, *, reduction: _reduced(ops.square(x - y), reduction),
+    operands=INPUT_TARGET,
+    attrs={"reduction": REDUCTION},
+    inexact=True,
+    samples=LOSSES,
+    refusals=(*MISMATCH, Refusal(((2,), (2,)), {"reduction": "max"}, "invalid_graph")),
+    example="mse_loss(input, target)",
+)
+
+
+def _huber(x: Node, y: Node, *, delta: float, reduction: str) -> Node:
+    if not delta > 0:
+        raise InvalidGraph(f"delta of huber_loss must be positive, got {delta}")
+    error = x - y
+    size = ops.abs(error)
+    return _reduced(ops.where(size <= delta, 0.5 * ops.square(error), delta * (size - 0.5 * delta)), reduction)
+
+
+huber_loss = composite(
+    "huber_loss",
+    "(input - target)² / 2 up to a distance of delta, delta·(distance - delta / 2) above it; averaged.",
+    _huber,
+    operands=INPUT_TARGET,
+    attrs={"delta": kinds.real("Where the parabola ends.", 1.0), "reduction": REDUCTION},
+    inexact=True,
+    samples=(*LOSSES, Sample(((2, 3), (2, 3)), {"delta": 0.5})),
+    refusals=(*MISMATCH, Refusal(((2,), (2,)), {"delta": 0}, "invalid_graph")),
+    example="huber_loss(input, target)",
+)

@@ -1,0 +1,103 @@
+"""Choosing between values: where, clip, the larger, the smaller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine import attrs
+from engine.core import Node, Operand, Refusal, Sample, define, ops
+from engine.derivative import Linear, Partials, Slope, like, unbroadcast
+from engine.families import batch_aligned, binary, broadcast_shape, unary
+from engine.ops.arithmetic import MISMATCH
+
+where = define(
+    "where",
+    "x1 where the condition holds, else x2; the condition has no gradient.",
+    operands=(Operand("condition", "b", promotes=False), Operand("x1", "biufc"), Operand("x2", "biufc")),
+    shape=broadcast_shape,
+    kernel=np.where,
+    derivative=Linear(
+        lambda g, condition, x, y: (
+            None,
+            unbroadcast(ops.where(condition, g, 0.0), x.shape),
+            unbroadcast(ops.where(condition, 0.0, g), y.shape),
+        ),
+        fixed=(0,),
+    ),
+    batch=batch_aligned,
+    family="selecting",
+    samples=(
+        Sample(([True, False, True], (3,), (3,))),
+        Sample(([[True], [False]], (3,), (2, 3))),
+        Sample(([False, True], (), 2.0)),
+    ),
+    refusals=(
+        Refusal(((2,), (2,), (2,)), {}, "dtype_mismatch"),
+        Refusal(([True, False], (3,), (3,)), {}, "shape_mismatch"),
+    ),
+    example="where(x > 0, x, 0)",
+)
+
+clip = define(
+    "clip",
+    "The value, but not below min and not above max; the slope at a bound is 1. An absent bound is an infinite one.",
+    operands=(Operand("x"), Operand("min"), Operand("max")),
+    shape=broadcast_shape,
+    kernel=np.clip,
+    derivative=Partials(
+        (
+            lambda out, x, low, high: (x >= low) & (x <= high),
+            lambda out, x, low, high: (x < low) & (low <= high),
+            lambda out, x, low, high: (x > high) | (low > high),
+        )
+    ),
+    batch=batch_aligned,
+    family="selecting",
+    samples=(Sample(((5,), -0.5, 0.5)), Sample(((2, 3), (3,), 3.0)), Sample(((3,), -3.0, ()))),
+    refusals=(Refusal(((2,), (3,), 1.0), {}, "shape_mismatch"),),
+    example="clip(x, -1, 1)",
+)
+
+
+def _share(x: Node, y: Node) -> Slope:
+    """1 where x is above y, ½ at a tie, else 0."""
+    return ops.where(ops.equal(x, y), 0.5, ops.where(x > y, like(x, 1.0), 0.0))
+
+
+maximum = binary(
+    "maximum",
+    "The larger of two values; a tie gives each of them half the slope.",
+    np.maximum,
+    (lambda out, x, y: _share(x, y), lambda out, x, y: _share(y, x)),
+    refusals=MISMATCH,
+)
+
+minimum = binary(
+    "minimum",
+    "The smaller of two values; a tie gives each of them half the slope.",
+    np.minimum,
+    (lambda out, x, y: _share(y, x), lambda out, x, y: _share(x, y)),
+    refusals=MISMATCH,
+)
+
+
+def _replaced(x: Any, *, nan: float, posinf: float | None, neginf: float | None) -> Any:
+    return np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+
+
+nan_to_num = unary(
+    "nan_to_num",
+    "NaN and infinities replaced by numbers; the slope is 0 where one was replaced.",
+    _replaced,
+    lambda out, x, **attrs: ops.isfinite(x),
+    inexact=False,
+    flops=3,
+    attrs={
+        "nan": attrs.real("What replaces NaN.", 0.0),
+        "posinf": attrs.real("What replaces +∞; the dtype's largest number when absent.", None),
+        "neginf": attrs.real("What replaces -∞; the dtype's smallest number when absent.", None),
+    },
+    samples=(Sample(((3,),)), Sample(([1.0, "NaN", "Infinity", "-Infinity"],), {"nan": 2.0, "posinf": 9.0})),
+)

@@ -1,0 +1,1 @@
+"""Transforms read a graph and emit a graph. They never touch arrays, and they know no op by its name."""

@@ -1,0 +1,27 @@
+"""Which nodes a derivative passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from engine.core import RESULT, Node
+
+
+def between(sources: Iterable[Node], targets: Sequence[Node]) -> list[Node]:
+    """The nodes that `targets` need and that depend differentiably on `sources`, in topological order.
+
+    Sources are among them even where they depend on nothing. An op whose derivative is zero ends a path.
+    """
+    if not targets:
+        return []
+    starts = set(sources)
+    reached: set[Node] = set()
+    for node in targets[0].graph.live(targets):
+        if node in starts or (passes(node) and any(x in reached for x in node.inputs)):
+            reached.add(node)
+    return sorted(reached, key=lambda node: node.index)
+
+
+def passes(node: Node) -> bool:
+    """Whether a derivative can pass through the op of `node` at all."""
+    return node.op is RESULT or (node.op.derivative is not None and not node.op.derivative.is_flat)
