@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint bench peers lock clean
+.PHONY: help serve test lint bench peers docs lock clean
 
 help:  ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ bench: .venv/.dev  ## Time the engine and the service; ARGS goes to the benchmar
 peers: .venv/.dev  ## Add PyTorch, for the tests that compare with it
 	$(PY) -m pip freeze > .venv/pinned.txt
 	$(PIP) install --constraint .venv/pinned.txt $(PEERS)
+
+docs: .venv/.dev  ## Rewrite the pages of docs/ that are generated from the code
+	$(PY) -m docs.generate
 
 lock:  ## Rewrite the lock files; ARGS=--upgrade takes newer versions
 	@$(call check_python)

@@ -313,7 +313,8 @@ class Op:
     batch: Callable[..., Any] | None = None
     canonical: Callable[..., Attrs] | None = None
     returns: Callable[..., Dtype | tuple[Dtype, ...]] | None = None
-    noop: Callable[..., bool] | None = None
+    same: Callable[..., Node | None] | None = None
+    """The operand that the result equals, bit for bit, if it does: then nothing is emitted."""
     guard: Callable[..., None] | None = None
     """A check against Limits, from (limits, *nodes, **attrs), of what shapes alone do not bound."""
     results: tuple[str, ...] = ()
@@ -365,21 +366,29 @@ class Op:
         """The same, for an op with several results: a node for each."""
         return self.apply(operands[0].graph, operands, attrs)
 
-    def apply(self, graph: Graph, operands: Sequence[Value], attrs: Attrs, *, tag: Hashable = None) -> tuple[Node, ...]:
-        """Emit this op in `graph`; a node for each result, mostly one. `tag` keeps it from being shared."""
-        self._check_arity(graph, len(operands))
+    def apply(
+        self, graph: Graph, operands: Sequence[Value], attrs: Attrs, *, tag: Hashable = None, posted: bool = False
+    ) -> tuple[Node, ...]:
+        """Emit this op in `graph`; a node for each result, mostly one.
+
+        `tag` keeps it from being shared. What is `posted` is held to limits that do not bind rules: arity, and the
+        op's guard.
+        """
+        if posted and len(operands) > graph.limits.arity:
+            raise LimitExceeded("arity", graph.limits.arity, len(operands), f"operands of {self.name}")
+        self._check_arity(len(operands))
         nodes = [each if isinstance(each, Node) else graph.number(each) for each in operands]
         kept = self.read_attrs(attrs)
         nodes, weak = self._promoted(graph, nodes)
         if self.canonical is not None:
             kept = self.canonical(kept, *[node.shape for node in nodes])
-        if self.guard is not None:
+        if posted and self.guard is not None:
             self.guard(graph.limits, *nodes, **kept)
         if self.expand is not None:
             expanded = self.expand(*nodes, **kept) if nodes else self.expand(graph, **kept)
             return expanded if isinstance(expanded, tuple) else (expanded,)
-        if tag is None and self.noop is not None and self.noop(nodes[0], **kept):
-            return (nodes[0],)
+        if tag is None and self.same is not None and (operand := self.same(*nodes, **kept)) is not None:
+            return (operand,)
         node = graph.intern(self, tuple(nodes), kept, tag=tag, weak=weak)
         if self.results:
             return tuple(graph.intern(RESULT, (node,), {"index": at}) for at in range(len(self.results)))
@@ -410,10 +419,8 @@ class Op:
         """The declaration that operand number `at` falls under."""
         return self.operands[min(at, len(self.operands) - 1)]
 
-    def _check_arity(self, graph: Graph, count: int) -> None:
+    def _check_arity(self, count: int) -> None:
         least = len(self.operands)
-        if count > graph.limits.arity:
-            raise LimitExceeded("arity", graph.limits.arity, count, f"operands of {self.name}")
         if count < least or (count > least and not self.is_variadic):
             names = ", ".join(operand.name for operand in self.operands) or "none"
             more = " or more" if self.is_variadic else ""

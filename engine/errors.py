@@ -20,7 +20,9 @@
     └── DeadlineExceeded          raised by the caller's tick
 
 `code` is stable and public. `detail` says what, where and what would be right. `node` is the id of the node to
-blame, `pointer` a JSON pointer *relative to what the engine was given* (a graph, an attribute); callers prefix it.
+blame; `line` and `column`, which count from 1, say where it stands in expression text. `pointer` is a JSON pointer into
+the request for the fields of a question (/wrt/0), else *relative to what the engine was given*: a graph (/nodes/3), an
+attribute; callers prefix it.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ class EngineError(Exception):
         self.detail = detail
         self.node = node
         self.pointer = pointer
+        self.line: int | None = None
+        self.column: int | None = None
 
 
 class InvalidTensor(EngineError):
@@ -69,7 +73,7 @@ class UnknownAttribute(InvalidGraph):
 
 
 class ExpressionError(InvalidGraph):
-    """Expression text that does not parse; `line` and `column` count from 1."""
+    """Expression text that does not parse."""
 
     code = "syntax_error"
 

@@ -359,7 +359,7 @@ def build(program: Program, specs: Mapping[str, Spec], graph: Graph, marks: Iter
 def _emit(statement: Statement, built: Built, marked: bool) -> tuple[Node, ...]:
     op = statement.op
     operands = [_operand(argument, op, at, built) for at, argument in enumerate(statement.inputs)]
-    results = op.apply(built.graph, operands, statement.attrs)
+    results = op.apply(built.graph, operands, statement.attrs, posted=True)
     if statement.no_grad:
         results = tuple(ops.detach(result) for result in results)
     if marked:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.errors import EngineError, ExpressionError, LimitExceeded
+from engine.errors import EngineError, LimitExceeded
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = {"Retry-After": "1"}
@@ -114,7 +114,7 @@ def from_engine(error: EngineError) -> Problem:
     more: dict[str, Any] = {} if error.node is None else {"node": error.node}
     if isinstance(error, LimitExceeded):
         more["limit"] = {"name": error.name, "max": error.maximum, "actual": error.actual}
-    if isinstance(error, ExpressionError):
+    if error.line is not None:
         more |= {"line": error.line, "column": error.column}
     headers = RETRY_AFTER if error.code == "deadline_exceeded" else None
     return Problem(error.code, error.detail, pointer=error.pointer, headers=headers, **more)

@@ -57,7 +57,8 @@ def _check_media_types(request: Request) -> None:
     media_type, _, parameters = request.headers.get("content-type", json.MEDIA_TYPE).partition(";")
     subtype = media_type.strip().lower()
     if subtype != json.MEDIA_TYPE and not (subtype.startswith("application/") and subtype.endswith("+json")):
-        raise _unread(f"Content-Type {media_type[:80]!r}; expected {json.MEDIA_TYPE}")
+        hint = " (with curl: --json)" if subtype == "application/x-www-form-urlencoded" else ""
+        raise _unread(f"Content-Type {media_type[:80]!r}; expected {json.MEDIA_TYPE}{hint}")
     charset = parameters.lower().replace('"', "").partition("charset=")[2].partition(";")[0].strip()
     if charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise _unread(f"charset {charset[:40]!r}; JSON is UTF-8")

@@ -15,7 +15,7 @@ from engine.errors import EngineError, LimitExceeded
 from engine.limits import Limits
 from engine.program import Program, read_graph
 from engine.tensors import Tensor, read_spec, read_tensor
-from engine.text import parse
+from engine.text import parse, parse_with_positions
 
 SEEDS = ("grad_outputs", "accumulate", "tangents", "vectors", "direction")
 """Fields of requests that carry tensors beside the graph's inputs."""
@@ -76,13 +76,28 @@ def pointing(prefix: str) -> Iterator[None]:
 
 @contextmanager
 def pointing_into_graph(request: GraphForm) -> Iterator[None]:
-    """Make the pointer of an error at a node one into the request; an expression has no nodes to point at."""
+    """Make an error at a node one at a place of the request: a pointer into `graph`, a line of the expression."""
     try:
         yield
     except EngineError as error:
-        if error.pointer is not None and error.pointer.startswith("/nodes"):
-            error.pointer = f"/graph{error.pointer}" if request.graph is not None else "/expression"
+        if request.expression is not None and error.node is not None:
+            _locate(error, request.expression)
+        elif error.pointer is not None and error.pointer.startswith("/nodes"):
+            error.pointer = f"/graph{error.pointer}"
         raise
+
+
+def _locate(error: EngineError, expression: str) -> None:
+    """Say where in an expression the node to blame stands; ids that were made up for its parts are no help."""
+    program, positions = parse_with_positions(expression, Limits())
+    if error.node not in positions:
+        return
+    line, column = positions[error.node]
+    error.detail = f"line {line}, column {column}: {error.detail}"
+    error.line, error.column = line, column
+    if error.pointer is None or error.pointer.startswith("/nodes"):
+        error.pointer = "/expression"
+    error.node = error.node if program.by_id[error.node].named else None
 
 
 def _tensors(pointer: str, values: Mapping[str, Any], limits: Limits) -> dict[str, Tensor]:

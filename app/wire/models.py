@@ -427,4 +427,4 @@ class ProblemOut(BaseModel):
     """For limit_exceeded: name, max, actual."""
     line: int | None = None
     column: int | None = None
-    """For syntax_error, both count from 1."""
+    """Where in the expression; both count from 1."""

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from engine.core import Node, Operand, Refusal, Sample, define, ops
-from engine.derivative import Bilinear, Flat, Linear, Slope, times, unbroadcast
+from engine.derivative import Bilinear, Flat, Linear, Slope, is_one, times, unbroadcast
 from engine.errors import LimitExceeded
 from engine.families import batch_aligned, binary, rounding, same_shape, unary
 from engine.limits import Limits
+from engine.types import broadcast
 
 NUMERIC = (Operand("x", "biuf"),)
 MISMATCH = (Refusal(((2,), (3,)), {}, "shape_mismatch"),)
@@ -34,10 +35,20 @@ subtract = binary(
     refusals=MISMATCH,
 )
 
+
+def _times_one(x: Node, y: Node) -> Node | None:
+    """The other factor where one is the constant 1, as in a sweep that starts from ones."""
+    for factor, other in ((x, y), (y, x)):
+        if is_one(factor) and not factor.weak and broadcast(factor.shape, other.shape) == other.shape:
+            return other
+    return None
+
+
 multiply = binary(
     "multiply",
     "Product, element by element.",
     np.multiply,
+    same=_times_one,
     derivative=Bilinear(
         left=lambda g, x, y: unbroadcast(times(g, y), x.shape),
         right=lambda g, x, y: unbroadcast(times(g, x), y.shape),
@@ -91,7 +102,7 @@ positive = define(
     kernel=lambda x: x,
     derivative=Linear(lambda g, x: g),
     batch=batch_aligned,
-    noop=lambda x: True,
+    same=lambda x: x,
     view=True,
     family="elementwise",
     samples=(Sample(((3,),)),),

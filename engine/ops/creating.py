@@ -48,7 +48,11 @@ zeros = composite(
     operands=(),
     attrs={"shape": kinds.shape(), "dtype": FLOAT},
     family="creating",
-    samples=(Sample((), {"shape": [2, 3]}), Sample((), {"shape": 0, "dtype": "int8"}), Sample((), {"shape": []})),
+    samples=(
+        Sample((), {"shape": [2, 3]}),
+        Sample((), {"shape": 0, "dtype": "int8"}),
+        Sample((), {"shape": []}),
+    ),
     refusals=(
         Refusal((), {"shape": [-1]}, "invalid_graph"),
         Refusal((), {"shape": [100_000, 100_000]}, "limit_exceeded"),
@@ -63,7 +67,11 @@ ones = composite(
     operands=(),
     attrs={"shape": kinds.shape(), "dtype": FLOAT},
     family="creating",
-    samples=(Sample((), {"shape": [2, 3]}), Sample((), {"shape": 0, "dtype": "bool"}), Sample((), {"shape": []})),
+    samples=(
+        Sample((), {"shape": [2, 3]}),
+        Sample((), {"shape": 0, "dtype": "bool"}),
+        Sample((), {"shape": []}),
+    ),
     refusals=(
         Refusal((), {"shape": [-1]}, "invalid_graph"),
         Refusal((), {"shape": [100_000, 100_000]}, "limit_exceeded"),
@@ -76,7 +84,10 @@ full = composite(
     "One value everywhere, or values that broadcast to the shape.",
     _full,
     operands=(FILL,),
-    attrs={"shape": kinds.shape(), "dtype": kinds.dtype("Dtype of the result; the value's own when absent.", None)},
+    attrs={
+        "shape": kinds.shape(),
+        "dtype": kinds.dtype("Dtype of the result; the value's own when absent.", None),
+    },
     order=("shape", "fill_value"),
     family="creating",
     samples=(
@@ -194,7 +205,9 @@ arange = define(
         "start": _number("The first number; where no stop is given, the stop."),
         "stop": _number("Where the range ends, itself left out.", None),
         "step": _number("The distance of neighbours, which may be negative.", 1),
-        "dtype": kinds.dtype("Dtype of the result; when absent, int64 if all numbers are whole, else float64.", None),
+        "dtype": kinds.dtype(
+            "Dtype of the result; when absent, int64 if all numbers are whole, else float64.", None
+        ),
     },
     shape=_range_shape,
     returns=_named_dtype,

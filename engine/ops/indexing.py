@@ -43,7 +43,8 @@ def _settled_index(index: Sequence[Any], shape: Shape) -> tuple[Any, ...]:
     rest = ((None, None, None),) * (len(shape) - named)
     axes = enumerate(shape)
     return tuple(
-        None if item is None else _settled_item(item, *next(axes)) for item in (*index[:at], *rest, *index[at + 1 :])
+        None if item is None else _settled_item(item, *next(axes))
+        for item in (*index[:at], *rest, *index[at + 1 :])
     )
 
 
@@ -89,7 +90,7 @@ slice = structural(
     lambda g, x, *, index: ops.unslice(g, shape=x.shape, index=index),
     attrs={"index": INDEX},
     canonical=lambda attrs, x: attrs | {"index": _settled_index(attrs["index"], x)},
-    noop=lambda x, *, index: _keeps_all(x.shape, index),
+    same=lambda x, *, index: x if _keeps_all(x.shape, index) else None,
     batch=lambda node, args, batched: node.op(args[0], index=((None, None, None), *node.attrs["index"])),
     family="indexing",
     samples=(
@@ -139,7 +140,7 @@ unslice = structural(
     lambda g, x, *, shape, index: ops.slice(g, index=index),
     attrs={"shape": kinds.shape(), "index": INDEX},
     canonical=lambda attrs, x: attrs | {"index": _settled_index(attrs["index"], attrs["shape"])},
-    noop=lambda x, *, shape, index: x.shape == shape and _keeps_all(shape, index),
+    same=lambda x, *, shape, index: x if x.shape == shape and _keeps_all(shape, index) else None,
     batch=_batch_unslice,
     view=False,
     torch="slice_backward",
@@ -187,7 +188,10 @@ checked_index = define(
     batch=batch_aligned,
     family="indexing",
     samples=(Sample(([0, -1, 2],), {"size": 3}), Sample(([[1, 0]],), {"size": 2})),
-    refusals=(Refusal(([0, 3],), {"size": 3}, "invalid_tensor"), Refusal(((2,),), {"size": 3}, "dtype_mismatch")),
+    refusals=(
+        Refusal(([0, 3],), {"size": 3}, "invalid_tensor"),
+        Refusal(((2,),), {"size": 3}, "dtype_mismatch"),
+    ),
 )
 
 
@@ -198,7 +202,9 @@ def _by_row(indices: Node, size: int) -> Node:
     """
     count = indices.shape[0]
     starts = ops.arange.on(indices.graph, start=count) * size
-    return ops.checked_index(indices, size=size) + ops.reshape(starts, shape=(count, *(1,) * (indices.rank - 1)))
+    return ops.checked_index(indices, size=size) + ops.reshape(
+        starts, shape=(count, *(1,) * (indices.rank - 1))
+    )
 
 
 def _settled_take(attrs: Attrs, x: Shape, indices: Shape) -> Attrs:
@@ -240,7 +246,8 @@ take = define(
     shape=_taken_shape,
     kernel=_take,
     derivative=Linear(
-        lambda g, x, indices, *, axis: (ops.untake(g, indices, size=x.shape[axis], axis=axis), None), fixed=(1,)
+        lambda g, x, indices, *, axis: (ops.untake(g, indices, size=x.shape[axis], axis=axis), None),
+        fixed=(1,),
     ),
     canonical=_settled_take,
     batch=_batch_take,
@@ -276,7 +283,9 @@ def _settled_untake(attrs: Attrs, g: Shape, indices: Shape) -> Attrs:
 def _untaken_shape(g: Shape, indices: Shape, *, size: int, axis: int) -> Shape:
     end = axis + len(indices)
     if g[axis:end] != indices:
-        raise ShapeMismatch(f"from axis {axis}, values should have the indices' shape {list(indices)}: {list(g)}")
+        raise ShapeMismatch(
+            f"from axis {axis}, values should have the indices' shape {list(indices)}: {list(g)}"
+        )
     if size < 0:
         raise InvalidGraph(f"size should be 0 or more, got {size}")
     return (*g[:axis], size, *g[end:])
@@ -323,11 +332,15 @@ untake = define(
     operands=(Operand("x", "iufc"), INDICES),
     attrs={
         "size": kinds.integer("Size of the axis in the result."),
-        "axis": kinds.axis("The axis of the result that is indexed; in x the axes of the indices stand there.", 0),
+        "axis": kinds.axis(
+            "The axis of the result that is indexed; in x the axes of the indices stand there.", 0
+        ),
     },
     shape=_untaken_shape,
     kernel=_untake,
-    derivative=Linear(lambda g, x, indices, *, size, axis: (ops.take(g, indices, axis=axis), None), fixed=(1,)),
+    derivative=Linear(
+        lambda g, x, indices, *, size, axis: (ops.take(g, indices, axis=axis), None), fixed=(1,)
+    ),
     canonical=_settled_untake,
     batch=_batch_untake,
     flops=lambda out, x, indices, **attrs: math.prod(x),

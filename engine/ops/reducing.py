@@ -31,7 +31,7 @@ from engine.families import (
 )
 from engine.types import BOOL, DTYPES, INT64, Dtype, Shape, axis_of, drop_axes
 
-DTYPE = kinds.dtype("Dtype of the sum; by default the operand's, but int64 or uint64 for smaller whole numbers.", None)
+DTYPE = kinds.dtype("Dtype of the result; by default the operand's, but 64 bits for whole numbers.", None)
 WRONG_AXIS = (
     Refusal(((2, 3),), {"axis": 2}, "shape_mismatch"),
     Refusal(((2, 3),), {"axis": [0, -2]}, "shape_mismatch"),
@@ -87,8 +87,8 @@ def _elements(out: Shape, x: Shape, **attrs: Any) -> int:
 # Sums and means
 
 
-def _sums_nothing(x: Node, *, axis: tuple[int, ...], dtype: str | None, keepdims: bool) -> bool:
-    return not axis and _total_dtype(x.dtype, dtype=dtype) == x.dtype
+def _unsummed(x: Node, *, axis: tuple[int, ...], dtype: str | None, keepdims: bool) -> Node | None:
+    return x if not axis and _total_dtype(x.dtype, dtype=dtype) == x.dtype else None
 
 
 sum = reduction(
@@ -98,7 +98,7 @@ sum = reduction(
     Linear(lambda g, x, *, axis, **attrs: ops.broadcast_to(_unfold(g, x, axis), shape=x.shape)),
     attrs={"dtype": DTYPE},
     returns=_total_dtype,
-    noop=_sums_nothing,
+    same=_unsummed,
     samples=TOTALS,
     refusals=WRONG_AXIS,
     example="sum(x, axis=0)",
@@ -139,9 +139,8 @@ nansum = composite(
 
 def _nanmean(x: Node, *, axis: Any, keepdims: bool) -> Node:
     there = ops.logical_not(ops.isnan(x))
-    return ops.nansum(x, axis=axis, keepdims=keepdims) / ops.sum(
-        there, axis=axis, dtype=x.dtype.name, keepdims=keepdims
-    )
+    count = ops.sum(there, axis=axis, dtype=x.dtype.name, keepdims=keepdims)
+    return ops.nansum(x, axis=axis, keepdims=keepdims) / count
 
 
 nanmean = composite(
@@ -219,7 +218,9 @@ prod = reduction(
 def _extreme_shape(shape: Shape, *, axis: tuple[int, ...], keepdims: bool) -> Shape:
     for at in axis:
         if shape[at] == 0:
-            raise ShapeMismatch(f"axis {at} of a tensor of shape {list(shape)} is empty: it has no largest or smallest")
+            raise ShapeMismatch(
+                f"axis {at} of a tensor of shape {list(shape)} is empty: it has no largest or smallest"
+            )
     return reduced_shape(shape, axis=axis, keepdims=keepdims)
 
 
@@ -272,7 +273,8 @@ def _settle_axis(attrs: Attrs, shape: Shape) -> Attrs:
 
 
 def _place_shape(shape: Shape, *, axis: int | None, keepdims: bool) -> Shape:
-    return _extreme_shape(shape, axis=tuple(range(len(shape))) if axis is None else (axis,), keepdims=keepdims)
+    axes = tuple(range(len(shape))) if axis is None else (axis,)
+    return _extreme_shape(shape, axis=axes, keepdims=keepdims)
 
 
 def _place_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
@@ -519,7 +521,10 @@ vector_norm = reduction(
     samples=(
         *FOLDED,
         *EMPTY,
-        *[Sample(((2, 3),), {"axis": 1, "ord": ord}) for ord in (0, 1, 1.5, 3, 4, -2, "Infinity", "-Infinity")],
+        *[
+            Sample(((2, 3),), {"axis": 1, "ord": ord})
+            for ord in (0, 1, 1.5, 3, 4, -2, "Infinity", "-Infinity")
+        ],
         Sample(([3, 4],)),
     ),
     refusals=(
@@ -648,14 +653,16 @@ cumulative_prod = define(
 )
 
 
+MOST_DIFFERENCES = 1024
+"""Beyond it, the binomial coefficients in a difference overflow float64."""
+
+
 def _diff(x: Node, *, axis: int, n: int) -> Node:
-    if n < 0:
-        raise InvalidGraph(f"diff takes differences n times, and n must not be negative, got {n}")
+    if not 0 <= n <= MOST_DIFFERENCES:
+        raise InvalidGraph(f"diff takes differences n times, with n from 0 to {MOST_DIFFERENCES}, got {n}")
     axis = axis_of(axis, x.rank)
-    while n > 0 and x.shape[axis] > 0:
-        size = x.shape[axis]
+    for size in range(x.shape[axis], 0, -1)[:n]:
         x = _span(x, axis, 1, size) - _span(x, axis, 0, size - 1)
-        n -= 1
     return x
 
 
@@ -677,6 +684,7 @@ diff = composite(
         Refusal(((),), {}, "shape_mismatch"),
         Refusal(((3,),), {"axis": 1}, "shape_mismatch"),
         Refusal(((3,),), {"n": -1}, "invalid_graph"),
+        Refusal(((3,),), {"n": 1025}, "invalid_graph"),
     ),
     example="diff(x, axis=0)",
 )

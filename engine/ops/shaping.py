@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine import attrs as kinds
-from engine.core import Attrs, Graph, Node, Operand, Refusal, Sample, define, ops
+from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Linear, unbroadcast
 from engine.errors import DtypeMismatch, InvalidGraph, LimitExceeded, ShapeMismatch
 from engine.families import (
@@ -87,9 +87,11 @@ reshape = structural(
     np.reshape,
     _given_shape,
     lambda g, x, *, shape: ops.reshape(g, shape=x.shape),
-    attrs={"shape": kinds.integers("Sizes of the axes of the result; -1, once at most, stands for what is left.")},
+    attrs={
+        "shape": kinds.integers("Sizes of the axes of the result; -1, once at most, stands for what is left.")
+    },
     canonical=_settled_sizes,
-    noop=lambda x, *, shape: x.shape == shape,
+    same=lambda x, *, shape: x if x.shape == shape else None,
     batch=batch_sized,
     torch="view",
     samples=(
@@ -216,7 +218,7 @@ permute_dims = structural(
     lambda g, x, *, axes: ops.permute_dims(g, axes=_inverse(axes)),
     attrs={"axes": kinds.integers("The axes of x, each once, in the order of the result.")},
     canonical=_settled_permutation,
-    noop=lambda x, *, axes: axes == tuple(range(x.rank)),
+    same=lambda x, *, axes: x if axes == tuple(range(x.rank)) else None,
     batch=_batch_permuted,
     torch="permute",
     samples=(
@@ -253,7 +255,9 @@ matrix_transpose = rearranged(
 
 def _moveaxis(x: Node, *, source: tuple[int, ...], destination: tuple[int, ...]) -> Node:
     if len(source) != len(destination):
-        raise ShapeMismatch(f"source names {len(source)} axes, destination {len(destination)}; they should agree")
+        raise ShapeMismatch(
+            f"source names {len(source)} axes, destination {len(destination)}; they should agree"
+        )
     moved, places = _axes_in_order(source, x.rank), _axes_in_order(destination, x.rank)
     order = [axis for axis in range(x.rank) if axis not in moved]
     for place, axis in sorted(zip(places, moved, strict=True)):
@@ -323,7 +327,7 @@ broadcast_to = structural(
     _stretched_shape,
     lambda g, x, *, shape: unbroadcast(g, x.shape),
     attrs={"shape": kinds.shape()},
-    noop=lambda x, *, shape: x.shape == shape,
+    same=lambda x, *, shape: x if x.shape == shape else None,
     batch=_batch_stretched,
     torch="expand",
     samples=(
@@ -348,7 +352,10 @@ def _read_joint(value: Any) -> int | None:
 
 
 JOINT = kinds.Attr(
-    _read_joint, {"oneOf": [kinds.INTEGER, {"type": "null"}]}, "The axis to join along; null flattens first.", 0
+    _read_joint,
+    {"oneOf": [kinds.INTEGER, {"type": "null"}]},
+    "The axis to join along; null flattens first.",
+    0,
 )
 
 
@@ -388,7 +395,10 @@ def _concat_adjoint(g: Node, *arrays: Node, axis: int | None) -> list[Node]:
 
 def _batch_concat(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
     size, axis = args[batched.index(True)].shape[0], node.attrs["axis"]
-    arrays = [x if has else ops.broadcast_to(x, shape=(size, *x.shape)) for x, has in zip(args, batched, strict=True)]
+    arrays = [
+        x if has else ops.broadcast_to(x, shape=(size, *x.shape))
+        for x, has in zip(args, batched, strict=True)
+    ]
     return node.op(*map(_rows, arrays), axis=1) if axis is None else node.op(*arrays, axis=axis + 1)
 
 
@@ -427,7 +437,9 @@ def _stack(*arrays: Node, axis: int) -> Node:
     at = axis_of(axis, arrays[0].rank + 1)
     for x in arrays:
         if x.shape != arrays[0].shape:
-            raise ShapeMismatch(f"shapes {list(arrays[0].shape)} and {list(x.shape)} should be equal to be stacked")
+            raise ShapeMismatch(
+                f"shapes {list(arrays[0].shape)} and {list(x.shape)} should be equal to be stacked"
+            )
     return ops.concat(*[ops.expand_dims(x, axis=at) for x in arrays], axis=at)
 
 
@@ -473,7 +485,9 @@ split = rearranged(
     "An axis cut into equal sections, or at given indices: one result for each piece.",
     _split,
     attrs={
-        "indices_or_sections": kinds.axes("How many equal sections, or the indices to cut at.", kinds.REQUIRED),
+        "indices_or_sections": kinds.axes(
+            "How many equal sections, or the indices to cut at.", kinds.REQUIRED
+        ),
         "axis": kinds.axis("The axis to cut.", 0),
     },
     guard=_few_parts,
@@ -501,7 +515,7 @@ flip = structural(
     lambda g, x, *, axis: ops.flip(g, axis=axis),
     attrs={"axis": kinds.axes()},
     canonical=settle_axes,
-    noop=lambda x, *, axis: all(x.shape[at] <= 1 for at in axis),
+    same=lambda x, *, axis: x if all(x.shape[at] <= 1 for at in axis) else None,
     batch=batch_shifted("axis"),
     samples=(
         Sample(((3,),)),
@@ -553,7 +567,7 @@ roll = structural(
         "axis": kinds.integers("The axis or axes; when absent, all elements roll as one sequence.", None),
     },
     canonical=_settled_roll,
-    noop=lambda x, *, shift, axis: not any(shift),
+    same=lambda x, *, shift, axis: x if not any(shift) else None,
     batch=_batch_roll,
     view=False,
     samples=(
@@ -580,7 +594,9 @@ def _settled_repeat(attrs: Attrs, shape: Shape) -> Attrs:
     axis = None if axis is None else axis_of(axis, len(shape))
     size = math.prod(shape) if axis is None else shape[axis]
     if len(repeats) not in (1, size):
-        raise ShapeMismatch(f"{len(repeats)} repeats do not go with {size} elements; give one, or one for each")
+        raise ShapeMismatch(
+            f"{len(repeats)} repeats do not go with {size} elements; give one, or one for each"
+        )
     return attrs | {"repeats": repeats if len(set(repeats)) > 1 else repeats[:1] or (1,), "axis": axis}
 
 
@@ -617,7 +633,7 @@ repeat = structural(
         "axis": kinds.axis("The axis; when absent, x is flattened first.", None),
     },
     canonical=_settled_repeat,
-    noop=lambda x, *, repeats, axis: repeats == (1,) and axis is not None,
+    same=lambda x, *, repeats, axis: x if repeats == (1,) and axis is not None else None,
     batch=_batch_repeat,
     view=False,
     torch="repeat_interleave",
@@ -716,11 +732,9 @@ def _pad(x: Node, *, pad_width: Any, mode: str, constant_values: Any) -> Node:
         raise InvalidGraph("pad_width should hold sizes from 0 to 2147483647; to cut, use a slice")
     if mode == "constant":
         return _pad_constant(x, widths, _pairs(constant_values, x.rank, "constant_values"))
-    for axis, (before, after) in enumerate(widths):
-        if before or after:
-            if x.shape[axis] == 0:
-                raise ShapeMismatch(f"axis {axis} is empty; only mode constant can pad it")
-            x = ops.take(x, _sources(x.graph, mode, x.shape[axis], before, after), axis=axis)
+    for axis, width in enumerate(widths):
+        if any(width):
+            x = _pad_mirrored(x, axis, width, mode)
     return x
 
 
@@ -731,8 +745,25 @@ def _pad_constant(x: Node, widths: list[tuple[int, int]], values: list[tuple[Any
         return ops.unslice(x, shape=shape, index=index)
     for axis, (width, value) in enumerate(zip(widths, values, strict=True)):
         before, after = (_margin(x, axis, *side) for side in zip(width, value, strict=True))
-        x = ops.concat(before, x, after, axis=axis) if any(width) else x
+        x = _between(before, x, after, axis)
     return x
+
+
+def _pad_mirrored(x: Node, axis: int, width: tuple[int, int], mode: str) -> Node:
+    """`x` between margins of its own elements; only these are gathered, all at once."""
+    size = x.shape[axis]
+    if size == 0:
+        raise ShapeMismatch(f"axis {axis} is empty; only mode constant can pad it")
+    spans = (-width[0], 0), (size, size + width[1])
+    places = ops.concat(*[ops.arange.on(x.graph, start=start, stop=stop) for start, stop in spans])
+    margins = ops.take(x, _sources(places, mode, size), axis=axis)
+    before, after = ops.split.several(margins, indices_or_sections=width[:1], axis=axis)
+    return _between(before, x, after, axis)
+
+
+def _between(before: Node, x: Node, after: Node, axis: int) -> Node:
+    parts = [part for part in (before, x, after) if part.shape[axis]]
+    return ops.concat(*parts, axis=axis) if len(parts) > 1 else parts[0] if parts else x
 
 
 def _margin(x: Node, axis: int, width: int, value: Any) -> Node:
@@ -746,16 +777,15 @@ def _fits(value: int, dtype: Dtype) -> bool:
     return bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
 
 
-def _sources(graph: Graph, mode: str, size: int, before: int, after: int) -> Node:
-    """Which element each place along a padded axis repeats."""
-    places = ops.arange.on(graph, start=-before, stop=size + after)
+def _sources(places: Node, mode: str, size: int) -> Node:
+    """Which element each place repeats, on an axis that goes on beyond its size at both ends."""
     if mode == "edge":
         return ops.clip(places, 0, size - 1)
     if mode == "wrap":
         return ops.remainder(places, size)
-    period = 2 * size if mode == "symmetric" else max(2 * size - 2, 1)
-    folded = ops.remainder(places, period)
-    return ops.minimum(folded, (period - 1 if mode == "symmetric" else period) - folded)
+    last = 2 * size - 1 if mode == "symmetric" else max(2 * size - 2, 1)
+    folded = ops.remainder(places, 2 * size if mode == "symmetric" else last)
+    return ops.minimum(folded, last - folded)
 
 
 pad = rearranged(
@@ -835,7 +865,7 @@ tril = triangular(
     "The lower triangle of a matrix, or of each in a stack; zeros above.",
     np.tril,
     adjoint=lambda g, x, *, k: ops.tril(g, k=k),
-    noop=lambda x, *, k: k >= x.shape[-1] - 1,
+    same=lambda x, *, k: x if k >= x.shape[-1] - 1 else None,
 )
 
 triu = triangular(
@@ -843,7 +873,7 @@ triu = triangular(
     "The upper triangle of a matrix, or of each in a stack; zeros below.",
     np.triu,
     adjoint=lambda g, x, *, k: ops.triu(g, k=k),
-    noop=lambda x, *, k: k <= 1 - x.shape[-2],
+    same=lambda x, *, k: x if k <= 1 - x.shape[-2] else None,
 )
 
 DIAGONAL = {
@@ -894,7 +924,9 @@ diagonal = structural(
 def _checked_undiagonal(x: Shape, *, shape: Shape, **attrs: int) -> Shape:
     expected = _diagonal_shape(shape, **attrs)
     if x != expected:
-        raise ShapeMismatch(f"that diagonal of shape {_listed(shape)} has shape {list(expected)}, got {list(x)}")
+        raise ShapeMismatch(
+            f"that diagonal of shape {_listed(shape)} has shape {list(expected)}, got {list(x)}"
+        )
     return shape
 
 
@@ -997,7 +1029,7 @@ astype = define(
     derivative=_LinearCast(lambda g, x, *, dtype: ops.astype(g, dtype=x.dtype.name)),
     batch=batch_aligned,
     # A weak number of that dtype is not yet a tensor of it.
-    noop=lambda x, *, dtype: x.dtype.name == dtype and not x.weak,
+    same=lambda x, *, dtype: x if x.dtype.name == dtype and not x.weak else None,
     torch="to_copy",
     family="shape",
     samples=(

@@ -59,7 +59,9 @@ def _erfcx(x: Any, *, n: int) -> Any:
         return special.erfcx(x)
     z = np.asarray(x, np.float64)
     right = z > 0.5
-    out = np.where(right, _erfcx_backward(np.where(right, z, 1.0), n), _erfcx_forward(np.where(right, 0.5, z), n))
+    out = np.where(
+        right, _erfcx_backward(np.where(right, z, 1.0), n), _erfcx_forward(np.where(right, 0.5, z), n)
+    )
     return np.asarray(out, x.dtype)
 
 
@@ -105,18 +107,27 @@ erfinv = costly(
     at=(-0.8, 0.8),
 )
 
+
+def _density(x: Node) -> Node:
+    """Of the standard normal distribution."""
+    return 1.0 / math.sqrt(2.0 * math.pi) * ops.exp(-0.5 * (x * x))
+
+
 ndtr = costly(
     "ndtr",
     "The distribution function of the standard normal distribution.",
     special.ndtr,
-    lambda out, x: 1.0 / math.sqrt(2.0 * math.pi) * ops.exp(-0.5 * (x * x)),
+    lambda out, x: _density(x),
     torch="special_ndtr",
 )
 
 
 def _log_ndtr_slope(out: Node, x: Node) -> Slope:
-    # Density over distribution function, in the form that neither under- nor overflows on the left.
-    return math.sqrt(2.0 / math.pi) * ops.reciprocal(ops.erfcx(-ROOT_HALF * x))
+    """Density over distribution function; to the left, where both vanish, the same ratio times exp(x² / 2)."""
+    right = x > 0.0
+    ahead, behind = ops.where(right, x, 0.0), ops.where(right, 0.0, x)
+    left_ratio = math.sqrt(2.0 / math.pi) * ops.reciprocal(ops.erfcx(-ROOT_HALF * behind))
+    return ops.where(right, _density(ahead) * ops.reciprocal(ops.ndtr(ahead)), left_ratio)
 
 
 log_ndtr = costly(
@@ -177,7 +188,11 @@ def _polygamma(x: Any, *, n: int) -> Any:
     left = z < 0
     # ψₙ(z) = (-1)ⁿ⁺¹·n!·ζ(n + 1, z) (DLMF 5.15.2 and 25.11.12), from the right half where z is not in it.
     out = special.zeta(n + 1.0, np.where(left, 1.0 - z, z))
-    out = np.where(left, _reflection(z, n) - out, (-1.0) ** (n + 1) * out) if np.any(left) else (-1.0) ** (n + 1) * out
+    out = (
+        np.where(left, _reflection(z, n) - out, (-1.0) ** (n + 1) * out)
+        if np.any(left)
+        else (-1.0) ** (n + 1) * out
+    )
     return np.asarray(out * float(math.factorial(n)), x.dtype)
 
 

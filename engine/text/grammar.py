@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from engine.core import Op
@@ -120,6 +121,7 @@ def has_result(op: Op, result: str) -> bool:
     return op.expand is not None and result.isdecimal()
 
 
+@cache
 def signature(op: Op) -> tuple[str, ...]:
     """Operands and attributes as positional arguments stand in a call."""
     natural = (*(operand.name for operand in op.operands), *op.attrs)

@@ -8,6 +8,7 @@ how it was spelled, printing and reading again gives the same names.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -307,6 +308,8 @@ class _Lowering:
         results = ", ".join(statement.op.results)
         if results:
             return f"{statement.op.name} has no result {shown(result.name)}; it has: {results}"
+        if statement.op.expand is not None:
+            return f"{statement.op.name} has no result {shown(result.name)}; its results are numbered from 0"
         return f"{statement.op.name} has one result: nothing to choose from"
 
     def _constant(self, literal: Literal) -> Argument:
@@ -339,10 +342,19 @@ class _Lowering:
             fields[name] = tree.value
         if len(call.operands) > len(TENSOR_FIELDS):
             raise self._error(f"{TENSOR} takes at most {len(TENSOR_FIELDS)} arguments", call.operands[-1].at)
-        shape = fields.get("shape")
-        if isinstance(shape, list | tuple) and len(shape) > self.limits.rank:
-            raise LimitExceeded("rank", self.limits.rank, len(shape), "axes of a tensor")
+        if fields.get("data", 0) is None:
+            raise self._error("null is no tensor", call.at)
+        self._bound_shape(fields.get("shape"))
         return self._tensor(fields, call.at)
+
+    def _bound_shape(self, shape: Any) -> None:
+        """Refuse what no array can have, not even one without elements. Other shapes have as many as the text."""
+        listed = shape if isinstance(shape, list | tuple) else []
+        if len(listed) > self.limits.rank:
+            raise LimitExceeded("rank", self.limits.rank, len(listed), "axes of a tensor")
+        sizes = [size for size in listed if type(size) is int and size > 0]
+        if math.prod(sizes) > self.limits.elements:
+            raise LimitExceeded("elements", self.limits.elements, math.prod(sizes), "elements of a tensor")
 
     # Arguments
 

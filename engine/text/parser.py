@@ -33,7 +33,7 @@ from engine.text.lexer import (
 CLOSING = {"(": ")", "[": "]"}
 DEEPEST_LITERAL = 64
 """Lists within lists of one literal; NumPy has no more axes."""
-_INSTEAD = {"and": "&", "or": "|", "=": "==", "not": "~"}
+_INSTEAD = {"and": "&", "or": "|", "not": "~"}
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -229,8 +229,13 @@ class Parser:
             return self._error(f"{token.text} closes nothing: no bracket is open", token)
         if token.is_mark("=", ":="):
             return self._error("only a name at the start of a line can be assigned; equality is written ==", token)
-        hint = f"; write {_INSTEAD[token.text]}" if token.text in _INSTEAD else ""
+        hint = self._hint(token)
         return self._error(f"expected an operator or the end of the line, found {described(token)}{hint}", token)
+
+    def _hint(self, token: Token) -> str:
+        """What other languages have words for."""
+        known = next((each.text for each in (token, self.tokens[self.at - 1]) if each.text in _INSTEAD), None)
+        return "" if known is None else f"; {shown(known)} is written {_INSTEAD[known]}"
 
     # Expressions
 
@@ -286,9 +291,8 @@ class Parser:
     def _no_operand(self, token: Token) -> ExpressionError:
         within = self.opened[-1]
         before = self.tokens[self.at - 2] if self.at > 1 else None
-        after = (
-            f" after {before.text}" if before is not None and before.is_mark(*INFIX, *PREFIX, ",", "=", ":=") else ""
-        )
+        is_after = before is not None and before.is_mark(*INFIX, *PREFIX, ",", "=", ":=")
+        after = f" after {described(before)}" if before is not None and is_after else ""
         if within.token is not None and token.kind in (BREAK, END):
             return self._error(f"expected an expression{after}, and then {self._wanted_close(within)}", token)
         return self._error(f"expected an expression{after}, found {described(token)}", token)
@@ -330,7 +334,7 @@ class Parser:
             return self._error(
                 "a keyword is one name before '=', once for each argument; equality is written ==", token
             )
-        hint = f"; write {_INSTEAD[token.text]}" if token.text in _INSTEAD else ""
+        hint = self._hint(token)
         wanted = f"an operator, ',' or {self._wanted_close(within)}"
         return self._error(f"expected {wanted}, found {described(token)}{hint}", token)
 

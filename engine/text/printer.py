@@ -180,7 +180,7 @@ class _Printer:
     def text(self) -> str:
         lines = list(self._lines())
         outputs = self._outputs()
-        return "\n".join([*lines, outputs] if outputs else lines) + "\n"
+        return "\n".join([*lines, outputs] if outputs else lines)
 
     def _lines(self) -> Iterator[str]:
         written = {copy.id for group in self.layout.unpacked.values() for copy in group} | self.layout.inner
