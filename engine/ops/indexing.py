@@ -1,7 +1,7 @@
-"""Indexing: parts of a tensor by position, whether the graph knows the positions (slice) or a tensor holds them (take).
+"""Indexing: parts of a tensor by position. The graph knows them (slice), or a tensor holds them (take).
 
-Each has an adjoint that puts the parts back into zeros: unslice, and untake, which adds where an index comes twice.
-An index out of range is an error and never wraps around, but for negative ones, which count from the end once.
+Each has an adjoint that puts the parts back into zeros: unslice, and untake, which sums what has the same index.
+Negative indices count from the end; an index out of range is an error.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _int64(*dtypes: Dtype, **attrs: Any) -> Dtype:
 
 checked_index = define(
     "checked_index",
-    "Indices into an axis of a size, all from 0; negative ones counted from the end. Out of range is an error.",
+    "Indices into an axis of a size as int64 from 0: negative ones count from its end. Out of range is an error.",
     operands=(INDICES,),
     attrs={"size": kinds.integer("Size of the axis that is indexed.")},
     shape=same_shape,
@@ -240,7 +240,7 @@ def _batch_take(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> No
 
 take = define(
     "take",
-    "Elements along an axis, by indices of any shape, which takes the place of the axis. Out of range is an error.",
+    "Elements along an axis, whose place the axes of the indices take. An index out of range is an error.",
     operands=(X, INDICES),
     attrs={"axis": kinds.axis("The axis; may be absent where x has only one.", None)},
     shape=_taken_shape,
@@ -303,7 +303,7 @@ def _sums_by_index(rows: Any, at: Any, size: int) -> Any:
     """Row i of the result: the sum of all `rows` whose index is i."""
     count, width = rows.shape
     if width > 1 and rows.size > 1000:
-        # As a product with a sparse matrix of ones: some five times faster than add.at, from a thousand elements on.
+        # A product with a sparse matrix of ones is some five times faster than add.at, from a thousand elements on.
         ones = sparse.csc_array((np.ones(count, rows.dtype), at, np.arange(count + 1)), shape=(size, count))
         return ones @ rows
     out = np.zeros((size, width), rows.dtype)

@@ -189,6 +189,7 @@ selu = composite(
     "1.0507…·elu(x, alpha=1.6732…), which keeps mean 0 and variance 1 (Klambauer et al. 2017).",
     lambda x: 1.0507009873554804934193349852946 * ops.elu(x, alpha=1.6732632423543772848170429916717),
     inexact=True,
+    torch="elu",
     samples=POINTWISE,
 )
 
@@ -197,6 +198,7 @@ hard_sigmoid = composite(
     "relu6(x + 3) / 6.",
     lambda x: ops.relu6(x + 3.0) / 6.0,
     inexact=True,
+    torch="hardsigmoid",
     samples=(*POINTWISE, Sample(([-4.0, 4.0],))),
 )
 
@@ -205,6 +207,7 @@ hard_swish = composite(
     "x·relu6(x + 3) / 6.",
     lambda x: x * ops.hard_sigmoid(x),
     inexact=True,
+    torch="hardswish",
     samples=(*POINTWISE, Sample(([-4.0, 4.0],))),
 )
 

@@ -1,7 +1,7 @@
 """Shape: the same elements in another arrangement, some of them joined, repeated or left out.
 
-All of it is linear, and most of it computes nothing: kernels return views where NumPy can. The primitives are few.
-What can be said in reshape, permute_dims, broadcast_to, slice, unslice and take is a composite, and needs no rule.
+All of it is linear, and most of it computes nothing: kernels return views where NumPy can. The primitives are few:
+what can be said in reshape, permute_dims, broadcast_to, slice and take is a composite, and needs no rule.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _settled_sizes(attrs: Attrs, shape: Shape) -> Attrs:
 
 
 def _product(sizes: Sequence[int], enough: int) -> int:
-    """The product of sizes, or something above `enough` as soon as it is: absurd sizes are not multiplied out."""
+    """The product of sizes, or of the first of them that exceed `enough`: absurd ones are not multiplied out."""
     if 0 in sizes:
         return 0
     product = 1
@@ -528,13 +528,13 @@ flip = structural(
 
 
 def _settled_roll(attrs: Attrs, shape: Shape) -> Attrs:
-    """One shift for each axis, from 1 to its size less one; where all elements roll as one, a single shift."""
+    """One shift for each axis that moves, below its size; where all elements roll as one, a single shift."""
     shift, axis = attrs["shift"], attrs["axis"]
     if axis is None and len(shape) != 1:
         return attrs | {"shift": (sum(shift) % max(math.prod(shape), 1),)}
     turns: dict[int, int] = {}
-    for by, at in _paired(shift, (0,) if axis is None else axis):
-        at = axis_of(at, len(shape))
+    for by, each in _paired(shift, (0,) if axis is None else axis):
+        at = axis_of(each, len(shape))
         turns[at] = turns.get(at, 0) + by
     kept = {at: by % shape[at] for at, by in sorted(turns.items()) if shape[at] and by % shape[at]}
     return attrs | {"shift": tuple(kept.values()), "axis": tuple(kept)}
@@ -694,10 +694,10 @@ tile = rearranged(
 
 
 def _read_values(value: Any, depth: int = 2) -> Hashable:
-    """A number, or lists of lists of numbers; whole numbers stay whole, as large integers are."""
+    """A number, or lists of lists of numbers; whole ones stay whole, and may be as large as a uint64."""
     if isinstance(value, list | tuple) and depth:
         return tuple(_read_values(each, depth - 1) for each in value)
-    if isinstance(value, int):
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
         return value
     real = kinds.read_real(value)
     return int(real) if real.is_integer() and abs(real) < 2**53 else real
@@ -714,7 +714,7 @@ PAD_VALUES = kinds.Attr(
 
 
 def _pairs(value: Any, rank: int, what: str) -> list[tuple[Any, Any]]:
-    """NumPy's forms of a pair for each axis: n, [n], [before, after], [[before, after]], or one pair an axis."""
+    """NumPy's forms of a pair an axis: n, [n], [before, after], [[before, after]], or all pairs, one an axis."""
     listed = value if isinstance(value, tuple) else (value,)
     if not any(isinstance(each, tuple) for each in listed):
         listed = (listed,)
@@ -797,8 +797,8 @@ pad = rearranged(
             "How many: n, [before, after] for every axis, or a list of such pairs, one for each axis."
         ),
         "mode": kinds.choice(
-            "constant; edge, the outermost value; wrap, from the other end; reflect, mirrored at the outermost "
-            "value; symmetric, the same with that value repeated.",
+            "constant; edge, the outermost value; wrap, on from the other end; reflect, mirrored at the "
+            "outermost value; symmetric, the same with that value repeated.",
             ("constant", "edge", "reflect", "symmetric", "wrap"),
             "constant",
         ),

@@ -59,10 +59,8 @@ def _erfcx(x: Any, *, n: int) -> Any:
         return special.erfcx(x)
     z = np.asarray(x, np.float64)
     right = z > 0.5
-    out = np.where(
-        right, _erfcx_backward(np.where(right, z, 1.0), n), _erfcx_forward(np.where(right, 0.5, z), n)
-    )
-    return np.asarray(out, x.dtype)
+    ahead, behind = np.where(right, z, 1.0), np.where(right, 0.5, z)
+    return np.asarray(np.where(right, _erfcx_backward(ahead, n), _erfcx_forward(behind, n)), x.dtype)
 
 
 def _erfcx_forward(x: Any, n: int) -> Any:
@@ -123,7 +121,7 @@ ndtr = costly(
 
 
 def _log_ndtr_slope(out: Node, x: Node) -> Slope:
-    """Density over distribution function; to the left, where both vanish, the same ratio times exp(x² / 2)."""
+    """Density over distribution function; to the left, where both vanish, both times exp(x² / 2)."""
     right = x > 0.0
     ahead, behind = ops.where(right, x, 0.0), ops.where(right, 0.0, x)
     left_ratio = math.sqrt(2.0 / math.pi) * ops.reciprocal(ops.erfcx(-ROOT_HALF * behind))
