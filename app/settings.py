@@ -50,8 +50,8 @@ class Settings(BaseSettings):
     inline_nodes: int = Field(100, ge=0)
     """Graphs up to this many nodes, times the order of the call squared, are compiled in the event loop."""
 
-    inline_flops: int = Field(200_000, ge=0)
-    """Plans up to this many floating-point operations run in the event loop; a thread costs more than they do."""
+    inline_effort: int = Field(200_000, ge=0)
+    """Plans of up to so many floating-point operations and bytes run in the event loop; a thread costs more."""
 
     threads: int = Field(4, gt=0)
     """Threads for requests that are too large for the event loop."""

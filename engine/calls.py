@@ -111,8 +111,10 @@ class Compiled:
         tensors = dict(self.question.inputs)
         for role, seeds in self.question.seeds.items():
             tensors.update({_leaf_name(role, name): seed for name, seed in seeds.items()})
-        dtypes = {node.attrs["name"]: node.dtype for node in self.built.graph.nodes if node.op is INPUT}
-        return {name: each.array.astype(dtypes[name], copy=False) for name, each in tensors.items() if name in dtypes}
+        leaves = self.built.graph.leaves
+        return {
+            name: each.array.astype(leaves[name].dtype, copy=False) for name, each in tensors.items() if name in leaves
+        }
 
     def derivative_program(self) -> Program:
         """The program that computes the derivative from the graph's own inputs; seeds are constants in it."""

@@ -165,6 +165,8 @@ class Graph:
     masked: bool = False
     origin: str | None = None
     nodes: list[Node] = field(default_factory=list)
+    leaves: dict[str, Node] = field(default_factory=dict)
+    """The input of each name that was made last: batching makes one of a larger shape for the same tensor."""
     _interned: dict[Hashable, Node] = field(default_factory=dict)
     slopes: dict[Node, Sequence[Any]] = field(default_factory=dict)
     """Local partials by node, so that every transform emits them once (engine.derivative)."""
@@ -174,7 +176,9 @@ class Graph:
 
     def input(self, name: str, spec: Spec) -> Node:
         """The leaf that is bound to a tensor of this name, shape and dtype at run time."""
-        return self.intern(INPUT, (), {"name": name, "shape": spec.shape, "dtype": spec.dtype.name})
+        leaf = self.intern(INPUT, (), {"name": name, "shape": spec.shape, "dtype": spec.dtype.name})
+        self.leaves[name] = leaf
+        return leaf
 
     def constant(self, value: Any, dtype: Dtype | None = None, *, weak: bool = False) -> Node:
         """The leaf that holds a value. The array is kept as it is, read-only."""

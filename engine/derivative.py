@@ -14,8 +14,8 @@ A slope may be a node, a number, or a *boolean* node, which selects: the cotange
 that relu and clip never multiply a zero by an infinity). Only Partials fold and stretch: no elementwise rule mentions
 a shape.
 
-Taylor coefficients need one thing more, and only from Linear and Bilinear: how the op acts on series. Everything else
-follows from its forward rule (engine.transforms.taylor), so `taylor` returns None there.
+Taylor coefficients need one thing more, and only where the op is linear or bilinear: how it acts on series. Everything
+else follows from its forward rule (engine.transforms.taylor), so `taylor` returns None there.
 """
 
 from __future__ import annotations
@@ -106,7 +106,16 @@ class Partials:
         return [unbroadcast(times(g, slope), x.shape) if want else None for x, slope, want in parts]
 
     def taylor(self, node: Node, order: int) -> Series | None:
-        return None
+        moving = [slope for slope in self._slopes(node) if isinstance(slope, Node) and slope.dtype.kind != "b"]
+        return None if moving else _as_linear(self, node, order)
+
+
+def _as_linear(rule: Partials, node: Node, order: int) -> Series:
+    """Where all slopes are numbers or select (sums, relu), a coefficient follows from those of its own order."""
+    coefficients = []
+    for x in node.inputs:
+        coefficients.append((yield x, order))
+    return rule.forward(node, coefficients)
 
 
 @dataclass(frozen=True)

@@ -350,6 +350,8 @@ def build(program: Program, specs: Mapping[str, Spec], graph: Graph, marks: Iter
             built.nodes[statement.id] = _emit(statement, built, statement.id in marked)
         except EngineError as error:
             error.node = error.node or statement.id
+            if statement.op.name not in error.detail:
+                error.detail = f"{statement.op.name}: {error.detail}"
             error.pointer = f"/nodes/{position[id(statement)]}{error.pointer or ''}"
             raise
     graph.origin = None

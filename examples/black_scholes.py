@@ -60,7 +60,8 @@ def greek(answer, by):
 
 
 if __name__ == "__main__":
-    with httpx.Client(base_url=URL) as api:
+    url = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("GRADWIRE_URL", "http://127.0.0.1:8000")
+    with httpx.Client(base_url=url) as api:
         answer = price_with_derivatives(api, OPTIONS)
     table = {"price": answer["values"]["price"]["data"]} | {name: greek(answer, by) for name, by in GREEKS.items()}
     titles = [f"{'call' if phi == 1 else 'put'} {K}" for phi, K in zip(OPTIONS["phi"], OPTIONS["K"], strict=True)]

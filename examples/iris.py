@@ -17,7 +17,6 @@ import httpx
 import numpy as np
 from scipy.optimize import minimize
 
-URL = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("GRADWIRE_URL", "http://127.0.0.1:8000")
 FEATURES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 
 # Minus the log-likelihood of labels y in {0, 1}, where virginica has the probability sigmoid(z).
@@ -56,8 +55,9 @@ def fit(api, X, y):
 
 
 if __name__ == "__main__":
+    url = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("GRADWIRE_URL", "http://127.0.0.1:8000")
     X, y = read_iris()
-    with httpx.Client(base_url=URL) as api:  # keeps its connection open from one step to the next
+    with httpx.Client(base_url=url) as api:  # keeps its connection open from one step to the next
         result = fit(api, X, y)
     intercept, *slopes = result.x
     right = int(np.sum((intercept + X @ slopes > 0) == y))

@@ -9,8 +9,6 @@ import sys
 
 import httpx
 
-URL = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("GRADWIRE_URL", "http://127.0.0.1:8000")
-
 
 def post(api, path, **request):
     """Send a request, show it, and return the answer."""
@@ -78,7 +76,8 @@ def second_order(api):
 
 
 if __name__ == "__main__":
-    with httpx.Client(base_url=URL) as api:
+    url = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("GRADWIRE_URL", "http://127.0.0.1:8000")
+    with httpx.Client(base_url=url) as api:
         for number, cell in enumerate((square, vector, no_grad, detach, accumulate, second_order), start=1):
             print(f"{number}. {cell.__doc__}")
             cell(api)

@@ -49,7 +49,8 @@ class Answers:
         light = _compile_effort(question) <= self.settings.inline_nodes
         compiled = compiling() if light else await self.in_thread(compiling)
         running = partial(self._run, compiled, request, clock)
-        return running() if compiled.plan.flops <= self.settings.inline_flops else await self.in_thread(running)
+        effort = compiled.plan.flops + compiled.plan.peak_bytes
+        return running() if effort <= self.settings.inline_effort else await self.in_thread(running)
 
     async def of_check(self, request: CheckRequest, clock: Clock) -> bytes:
         """Analytic against numerical derivatives; always in a thread, since it runs the graph many times."""

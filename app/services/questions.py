@@ -15,7 +15,7 @@ from engine.errors import EngineError, LimitExceeded
 from engine.limits import Limits
 from engine.program import Program, read_graph
 from engine.tensors import Tensor, read_spec, read_tensor
-from engine.text import parse, parse_with_positions
+from engine.text import CONSTANTS, parse, parse_with_positions
 
 SEEDS = ("grad_outputs", "accumulate", "tangents", "vectors", "direction")
 """Fields of requests that carry tensors beside the graph's inputs."""
@@ -28,9 +28,11 @@ def question_of(call: str, request: Request, limits: Limits) -> Question:
     order, path = getattr(request, "order", None), getattr(request, "path", None)
     if call == "nth" and (order is None) == (path is None):
         raise Problem("invalid_request", "give either order or path", pointer="/order")
+    program = program_of(request, limits, request.graph_id)
+    _refuse_constants(request, program)
     return Question(
         call=call,
-        program=program_of(request, limits, request.graph_id),
+        program=program,
         inputs=_tensors("/inputs", request.inputs, limits),
         seeds={role: _tensors(f"/{role}", each, limits) for role, each in seeds.items() if each and each != "ones"},
         wrt=request.wrt,
@@ -41,6 +43,17 @@ def question_of(call: str, request: Request, limits: Limits) -> Question:
         ones=ones,
         nan_policy=request.nan_policy,
     )
+
+
+def _refuse_constants(request: Request, program: Program) -> None:
+    """An input called pi or e would be passed over in silence, because an expression reads the number."""
+    for name in request.inputs:
+        if request.expression is not None and name in CONSTANTS and name not in program.inputs:
+            raise Problem(
+                "invalid_request",
+                f"in an expression {name} is the number {CONSTANTS[name]}; give the input another name",
+                pointer=f"/inputs/{name}",
+            )
 
 
 def program_of(request: GraphForm, limits: Limits, graph_id: str | None = None) -> Program:

@@ -1,7 +1,7 @@
 """Creating: tensors out of nothing but attributes, or out of one number.
 
-zeros, ones and full are a scalar, stretched: they take no memory. What fills full and linspace is an operand, so
-they are differentiable in it.
+zeros, ones and full are a scalar, stretched: they take no memory. What fills full and linspace is an operand,
+and they are differentiable in it.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _number(doc: str, default: Any = kinds.REQUIRED) -> kinds.Attr:
 
 
 def _settled_range(attrs: Attrs) -> Attrs:
-    """arange(n) as arange(0, n), with its dtype; whole numbers as integers, so that equal ranges are one node."""
+    """arange(n) as arange(0, n), with its dtype; whole numbers as int, so that equal ranges are one node."""
     start, stop, step = attrs["start"], attrs["stop"], attrs["step"]
     if stop is None:
         start, stop = 0, start

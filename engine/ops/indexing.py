@@ -1,6 +1,6 @@
 """Indexing: parts of a tensor by position. The graph knows them (slice), or a tensor holds them (take).
 
-Each has an adjoint that puts the parts back into zeros: unslice, and untake, which sums what has the same index.
+Each has an adjoint that puts the parts back into zeros: unslice, and untake, which sums what has one index.
 Negative indices count from the end; an index out of range is an error.
 """
 
@@ -178,7 +178,7 @@ def _int64(*dtypes: Dtype, **attrs: Any) -> Dtype:
 
 checked_index = define(
     "checked_index",
-    "Indices into an axis of a size as int64 from 0: negative ones count from its end. Out of range is an error.",
+    "Indices into an axis as int64, from 0; negative ones count from its end. Out of range is an error.",
     operands=(INDICES,),
     attrs={"size": kinds.integer("Size of the axis that is indexed.")},
     shape=same_shape,
@@ -303,7 +303,7 @@ def _sums_by_index(rows: Any, at: Any, size: int) -> Any:
     """Row i of the result: the sum of all `rows` whose index is i."""
     count, width = rows.shape
     if width > 1 and rows.size > 1000:
-        # A product with a sparse matrix of ones is some five times faster than add.at, from a thousand elements on.
+        # From some thousand elements on, a product with sparse ones is five times faster than add.at.
         ones = sparse.csc_array((np.ones(count, rows.dtype), at, np.arange(count + 1)), shape=(size, count))
         return ones @ rows
     out = np.zeros((size, width), rows.dtype)

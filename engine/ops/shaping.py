@@ -1,6 +1,6 @@
 """Shape: the same elements in another arrangement, some of them joined, repeated or left out.
 
-All of it is linear, and most of it computes nothing: kernels return views where NumPy can. The primitives are few:
+All of it is linear, and most of it computes nothing: a kernel returns a view where it can. Primitives are few;
 what can be said in reshape, permute_dims, broadcast_to, slice and take is a composite, and needs no rule.
 """
 
@@ -66,7 +66,7 @@ def _settled_sizes(attrs: Attrs, shape: Shape) -> Attrs:
 
 
 def _product(sizes: Sequence[int], enough: int) -> int:
-    """The product of sizes, or of the first of them that exceed `enough`: absurd ones are not multiplied out."""
+    """The product of sizes, or of as many as exceed `enough`: absurd ones are not multiplied out."""
     if 0 in sizes:
         return 0
     product = 1
@@ -714,7 +714,7 @@ PAD_VALUES = kinds.Attr(
 
 
 def _pairs(value: Any, rank: int, what: str) -> list[tuple[Any, Any]]:
-    """NumPy's forms of a pair an axis: n, [n], [before, after], [[before, after]], or all pairs, one an axis."""
+    """NumPy's forms of one pair an axis: n, [n], [before, after], [[before, after]], or all pairs."""
     listed = value if isinstance(value, tuple) else (value,)
     if not any(isinstance(each, tuple) for each in listed):
         listed = (listed,)

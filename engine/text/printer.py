@@ -17,9 +17,8 @@ import numpy as np
 
 from engine.attrs import INT64_MAX, INT64_MIN
 from engine.core import Op
-from engine.errors import EngineError
 from engine.program import Argument, Program, Ref, Statement
-from engine.tensors import Tensor, read_tensor, write_tensor
+from engine.tensors import Tensor, write_tensor
 from engine.text.grammar import (
     ATOM,
     COMPARISON,
@@ -47,6 +46,9 @@ from engine.text.grammar import (
 _INFIX = {infix.op: (symbol, infix.precedence) for symbol, infix in INFIX.items()}
 _PREFIX = {op: symbol for symbol, op in PREFIX.items()}
 _LONGEST_NUMBER = 9
+"""Digits of the number of a result."""
+_LARGEST_WHOLE = 1e15
+"""Below it, a whole float within a tensor is written as an integer."""
 
 
 def print_program(program: Program) -> str:
@@ -364,39 +366,33 @@ class _Printer:
     # Tensors
 
     def _tensor(self, tensor: Tensor) -> str:
-        nested, shape = self._nested(tensor.array)
-        fields = [nested]
+        array, shape = tensor.array, f"shape={self._literal(list(tensor.array.shape))}"
+        parts = _parts(array)
+        elements = _elements(parts)
+        is_exact = np.array(elements, parts.dtype).tobytes() == parts.tobytes()
+        # No elements, no lists: an axis of length 0 hides those after it, and pairs of nothing are no complex numbers.
+        if not is_exact or (array.dtype.kind == "c" and not array.size):
+            fields = [f'b64="{write_tensor(array, "base64")["b64"]}"', shape]
+        else:
+            fields = [self._nested(elements, parts.shape), *([] if array.size or array.shape == (0,) else [shape])]
         if tensor.typed:
-            fields.append(f'dtype="{tensor.array.dtype.name}"')
-        if shape != tensor.array.shape:
-            fields.append(f"shape={self._literal(list(tensor.array.shape))}")
-        if not _is_exact(tensor):
-            fields[0] = f'b64="{write_tensor(tensor.array, "base64")["b64"]}"'
-            fields[2:] = [f"shape={self._literal(list(tensor.array.shape))}"]
+            fields.insert(1, f'dtype="{array.dtype.name}"')
         if tensor.requires_grad is not None:
             fields.append(f"requires_grad={self._scalar(tensor.requires_grad)}")
-        is_list = len(fields) == 1 and nested.startswith("[")
-        return nested if is_list else f"{TENSOR}({', '.join(fields)})"
+        is_list = len(fields) == 1 and array.ndim > 0
+        return fields[0] if is_list else f"{TENSOR}({', '.join(fields)})"
 
-    def _nested(self, array: Any) -> tuple[str, tuple[int, ...]]:
-        """The elements as nested lists, and the shape that these say: an axis of length 0 hides the ones after it."""
-        parts = _parts(array)
-        items = [self._element(value) for value in _elements(parts)]
-        for axis in reversed(range(parts.ndim)):
-            size, count = parts.shape[axis], math.prod(parts.shape[:axis])
-            items = [f"[{', '.join(items[at * size : (at + 1) * size])}]" for at in range(count)]
-        shape = array.shape
-        return items[0], shape[: shape.index(0) + 1] if 0 in shape else shape
+    def _nested(self, elements: Sequence[Any], shape: Sequence[int]) -> str:
+        if not elements:
+            return "[]"
+        items = [self._element(value) for value in elements]
+        for size in reversed(shape):
+            items = [f"[{', '.join(items[at : at + size])}]" for at in range(0, len(items), size)]
+        return items[0]
 
     def _element(self, value: Any) -> str:
-        if (
-            isinstance(value, float)
-            and value.is_integer()
-            and abs(value) < 1e15
-            and (value or math.copysign(1, value) > 0)
-        ):
-            return str(int(value))
-        return self._scalar(value)
+        is_whole = isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_WHOLE
+        return str(int(value)) if is_whole and repr(value) != "-0.0" else self._scalar(value)
 
 
 def _around(precedence: int) -> tuple[int, int]:
@@ -450,26 +446,8 @@ def _parts(array: Any) -> Any:
 
 
 def _elements(array: Any) -> list[Any]:
-    """Python numbers. The shortest decimals that give a float32 back are not those of the float64 that equals it."""
+    """Python numbers, as decimals give them. A float32 has shorter ones than the float64 that equals it."""
     flat = array.ravel()
     if flat.dtype == np.float32:
         return [float(str(each)) for each in flat]
-    elements: list[Any] = flat.tolist()
-    return elements
-
-
-def _is_exact(tensor: Tensor) -> bool:
-    """Whether decimals say it all; there are NaNs that they cannot tell apart, for one thing."""
-    array = tensor.array
-    parts = _parts(array)
-    flat = [math.nan if value != value else value for value in _elements(parts)]
-    shape = list(array.shape)
-    if array.dtype.kind == "c" or array.ndim == 0:
-        data: Any = np.array([*flat, None], object)[:-1].reshape(parts.shape).tolist()
-    else:
-        data = flat
-    try:
-        read = read_tensor({"data": data, "dtype": array.dtype.name if tensor.typed else None, "shape": shape})
-    except EngineError:
-        return False
-    return read.array.tobytes() == array.tobytes() and read.array.dtype == array.dtype
+    return [math.nan if value != value else value for value in flat.tolist()]

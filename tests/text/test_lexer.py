@@ -32,7 +32,7 @@ def test_words(text: str, expected: str) -> None:
 
 
 def test_escapes_are_undone_in_all_quotes() -> None:
-    assert words(r'''"a\n\"'" 'b\'\\' `c\u0069\U0001F600` ''') == ['a\n"\'', "b'\\", "ci😀"]
+    assert words(r""""a\n\"'" 'b\'\\' `c\u0069\U0001F600` """) == ["a\n\"'", "b'\\", "ci😀"]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,15 @@ def test_numbers(text: str, value: int | float) -> None:
 
 def test_lines_and_columns_count_from_one_in_characters() -> None:
     source = Source.of("é\r\n\rab\nc")
-    assert [source.place(at) for at in (0, 1, 3, 4, 5, 7, 8)] == [(1, 1), (1, 2), (2, 1), (3, 1), (3, 2), (4, 1), (4, 2)]
+    assert [source.place(at) for at in (0, 1, 3, 4, 5, 7, 8)] == [
+        (1, 1),
+        (1, 2),
+        (2, 1),
+        (3, 1),
+        (3, 2),
+        (4, 1),
+        (4, 2),
+    ]
 
 
 @pytest.mark.parametrize(
