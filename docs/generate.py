@@ -85,7 +85,11 @@ def catalogue() -> str:
         "",
     ]
     for family, members in families.items():
-        parts += [f"## {family}", "", table(("op", "meaning", "attributes", "derivative", "example"), map(_row, members))]
+        parts += [
+            f"## {family}",
+            "",
+            table(("op", "meaning", "attributes", "derivative", "example"), map(_row, members)),
+        ]
     return "\n".join(parts)
 
 

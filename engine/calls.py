@@ -469,20 +469,47 @@ def _along_path(scene: Scene) -> list[Tree]:
 
 
 def _jacobian(scene: Scene) -> Answer:
-    rows = {
-        name: {by: _jacobian_block(node, x, scene.question.mode) for by, x in scene.wrt.items()}
-        for name, node in scene.differentiable.items()
+    """∂output/∂x in shape output + x: by columns where x is the smaller, else by rows, unless the mode is given."""
+    outputs, mode = scene.differentiable, scene.question.mode
+    blocks: dict[tuple[str, str], Node] = {}
+
+    def is_forward(output: Node, x: Node) -> bool:
+        return mode == "forward" or (mode == "auto" and x.size < output.size)
+
+    for by, x in scene.wrt.items():
+        chosen = {name: node for name, node in outputs.items() if is_forward(node, x)}
+        blocks |= {(name, by): block for name, block in _columns(chosen, x).items()}
+    for name, node in outputs.items():
+        chosen = {by: x for by, x in scene.wrt.items() if not is_forward(node, x)}
+        blocks |= {(name, by): block for by, block in _rows(node, chosen).items()}
+    table = {name: {by: blocks[name, by] for by in scene.wrt} for name in outputs}
+    return Answer({"values": dict(scene.outputs)}, {"jacobian": table})
+
+
+def _hessian(scene: Scene) -> Answer:
+    """The derivative of every gradient by every wrt, by columns."""
+    gradients = scene.gradients()
+    columns = {by: _columns(gradients, x) for by, x in scene.wrt.items()}
+    table = {name: {by: columns[by][name] for by in scene.wrt} for name in gradients}
+    return Answer({"values": dict(scene.outputs), "gradients": gradients}, {"hessian": table})
+
+
+def _columns(outputs: Mapping[str, Node], x: Node) -> dict[str, Node]:
+    """∂output/∂x of each output, by one forward sweep over a basis of x."""
+    t = _probe(x)
+    images = forward({x: t}, list(outputs.values()))
+    found = _over_basis(t, images, [node.shape for node in outputs.values()])
+    return {
+        name: ops.permute_dims(block, axes=(*range(x.rank, block.rank), *range(x.rank)))
+        for name, block in zip(outputs, found, strict=True)
     }
-    return Answer({"values": dict(scene.outputs)}, {"jacobian": rows})
 
 
-def _jacobian_block(output: Node, x: Node, mode: str) -> Node:
-    """∂output/∂x in shape output + x: by columns when x is the smaller, else by rows."""
-    if mode == "forward" or (mode == "auto" and x.size < output.size):
-        t = _probe(x)
-        return _over_basis(t, forward({x: t}, [output])[0], output.shape, basis_last=True)
+def _rows(output: Node, wrt: Mapping[str, Node]) -> dict[str, Node]:
+    """∂output/∂x by each x, by one reverse sweep over a basis of the output."""
     g = _probe(output)
-    return _over_basis(g, reverse([(output, g)], [x])[0], x.shape, basis_last=False)
+    images = reverse([(output, g)], list(wrt.values()))
+    return dict(zip(wrt, _over_basis(g, images, [x.shape for x in wrt.values()]), strict=True))
 
 
 def _probe(node: Node) -> Node:
@@ -490,26 +517,16 @@ def _probe(node: Node) -> Node:
     return node.graph.input(f"probe/{node.index}", node.spec)
 
 
-def _over_basis(probe: Node, image: Node | None, shape: Shape, *, basis_last: bool) -> Node:
-    """`image`, which is linear in `probe` and has `shape`, at every basis vector."""
-    whole = (*shape, *probe.shape) if basis_last else (*probe.shape, *shape)
-    if image is None:
-        return zeros(probe, Spec(whole, probe.dtype))
+def _over_basis(probe: Node, images: Sequence[Node | None], shapes: Sequence[Shape]) -> list[Node]:
+    """Images, which are linear in `probe` and have these shapes, at every basis vector: shape probe + image."""
     identity = ops.eye.on(probe.graph, n_rows=probe.size, dtype=probe.dtype.name)
     basis = ops.reshape(identity, shape=(probe.size, *probe.shape))
-    rows = ops.reshape(batch({probe: basis}, [image])[0], shape=(*probe.shape, *shape))
-    if not basis_last:
-        return rows
-    k = probe.rank
-    return ops.permute_dims(rows, axes=(*range(k, k + len(shape)), *range(k)))
-
-
-def _hessian(scene: Scene) -> Answer:
-    gradients = scene.gradients()
-    blocks = {
-        name: {by: _jacobian_block(g, x, "forward") for by, x in scene.wrt.items()} for name, g in gradients.items()
-    }
-    return Answer({"values": dict(scene.outputs), "gradients": gradients}, {"hessian": blocks})
+    full = [
+        zeros(probe, Spec(shape, probe.dtype)) if image is None else image
+        for image, shape in zip(images, shapes, strict=True)
+    ]
+    rows = batch({probe: basis}, full)
+    return [ops.reshape(row, shape=(*probe.shape, *shape)) for row, shape in zip(rows, shapes, strict=True)]
 
 
 CALLS: dict[str, Callable[[Scene], Answer]] = {

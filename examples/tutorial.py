@@ -1,4 +1,4 @@
-"""The autograd tutorial in six requests: each cell prints its idea, what it sends, and what comes back.
+"""The autograd tutorial in six cells: each prints its idea, what it sends, and what comes back.
 
 python examples/tutorial.py [URL]
 """

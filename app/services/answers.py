@@ -98,9 +98,10 @@ class Answers:
 
 
 def _compile_effort(question: Question) -> int:
-    """Posted nodes times the square of the order: what Taylor mode emits grows like that."""
+    """Posted nodes, times what the call makes of each: the square of the order, or a sweep for each wrt."""
     order = len(question.path) if question.path is not None else question.order
-    return len(question.program.statements) * max(order, 1) ** 2
+    sweeps = len(question.inputs) if question.call in ("jacobian", "hessian") else max(order, 1) ** 2
+    return len(question.program.statements) * max(sweeps, 1)
 
 
 def _written(tree: Any, compiled: Compiled, request: Request) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def random(seed: int = 0) -> np.random.Generator:
 # Three scalars: what is left when there is no arithmetic to speak of.
 
 
-def _scalars() -> Inputs:
+def scalars_inputs() -> Inputs:
     return {"x": np.array(0.7), "y": np.array(-1.3), "z": np.array(0.4)}
 
 
@@ -151,7 +151,7 @@ engine_row(
     "scalars",
     "3 scalars, 10 ops",
     graph=SCALARS,
-    inputs=_scalars,
+    inputs=scalars_inputs,
     by_hand=_scalars_by_hand,
     function=_scalars_function,
 )
@@ -222,8 +222,8 @@ engine_row(
     inputs=_mlp_inputs,
     wrt=("W1", "b1", "W2", "b2"),
     by_hand=_mlp_by_hand,
-    function=lambda xp, x, targets, W1, b1, W2, b2: -xp.mean(
-        xp.sum(xp.log_softmax(xp.relu(x @ W1 + b1) @ W2 + b2) * targets, 1)
+    function=lambda xp, x, targets, W1, b1, W2, b2: (
+        -xp.mean(xp.sum(xp.log_softmax(xp.relu(x @ W1 + b1) @ W2 + b2) * targets, 1))
     ),
     tolerance=1e-4,
 )
@@ -429,7 +429,7 @@ engine_row(
     "cold-10",
     "first gradient of 10 nodes",
     graph=SCALARS,
-    inputs=_scalars,
+    inputs=scalars_inputs,
     by_hand=_scalars_by_hand,
     function=_scalars_function,
     cold=True,

@@ -205,9 +205,7 @@ arange = define(
         "start": _number("The first number; where no stop is given, the stop."),
         "stop": _number("Where the range ends, itself left out.", None),
         "step": _number("The distance of neighbours, which may be negative.", 1),
-        "dtype": kinds.dtype(
-            "Dtype of the result; when absent, int64 if all numbers are whole, else float64.", None
-        ),
+        "dtype": kinds.dtype("Dtype of the result; when absent, int64 if all numbers are whole, else float64.", None),
     },
     shape=_range_shape,
     returns=_named_dtype,

@@ -43,8 +43,7 @@ def _settled_index(index: Sequence[Any], shape: Shape) -> tuple[Any, ...]:
     rest = ((None, None, None),) * (len(shape) - named)
     axes = enumerate(shape)
     return tuple(
-        None if item is None else _settled_item(item, *next(axes))
-        for item in (*index[:at], *rest, *index[at + 1 :])
+        None if item is None else _settled_item(item, *next(axes)) for item in (*index[:at], *rest, *index[at + 1 :])
     )
 
 
@@ -202,9 +201,7 @@ def _by_row(indices: Node, size: int) -> Node:
     """
     count = indices.shape[0]
     starts = ops.arange.on(indices.graph, start=count) * size
-    return ops.checked_index(indices, size=size) + ops.reshape(
-        starts, shape=(count, *(1,) * (indices.rank - 1))
-    )
+    return ops.checked_index(indices, size=size) + ops.reshape(starts, shape=(count, *(1,) * (indices.rank - 1)))
 
 
 def _settled_take(attrs: Attrs, x: Shape, indices: Shape) -> Attrs:
@@ -283,9 +280,7 @@ def _settled_untake(attrs: Attrs, g: Shape, indices: Shape) -> Attrs:
 def _untaken_shape(g: Shape, indices: Shape, *, size: int, axis: int) -> Shape:
     end = axis + len(indices)
     if g[axis:end] != indices:
-        raise ShapeMismatch(
-            f"from axis {axis}, values should have the indices' shape {list(indices)}: {list(g)}"
-        )
+        raise ShapeMismatch(f"from axis {axis}, values should have the indices' shape {list(indices)}: {list(g)}")
     if size < 0:
         raise InvalidGraph(f"size should be 0 or more, got {size}")
     return (*g[:axis], size, *g[end:])
@@ -332,15 +327,11 @@ untake = define(
     operands=(Operand("x", "iufc"), INDICES),
     attrs={
         "size": kinds.integer("Size of the axis in the result."),
-        "axis": kinds.axis(
-            "The axis of the result that is indexed; in x the axes of the indices stand there.", 0
-        ),
+        "axis": kinds.axis("The axis of the result that is indexed; in x the axes of the indices stand there.", 0),
     },
     shape=_untaken_shape,
     kernel=_untake,
-    derivative=Linear(
-        lambda g, x, indices, *, size, axis: (ops.take(g, indices, axis=axis), None), fixed=(1,)
-    ),
+    derivative=Linear(lambda g, x, indices, *, size, axis: (ops.take(g, indices, axis=axis), None), fixed=(1,)),
     canonical=_settled_untake,
     batch=_batch_untake,
     flops=lambda out, x, indices, **attrs: math.prod(x),

@@ -338,9 +338,7 @@ def _huber(x: Node, y: Node, *, delta: float, reduction: str) -> Node:
         raise InvalidGraph(f"delta of huber_loss must be positive, got {delta}")
     error = x - y
     size = ops.abs(error)
-    return _reduced(
-        ops.where(size <= delta, 0.5 * ops.square(error), delta * (size - 0.5 * delta)), reduction
-    )
+    return _reduced(ops.where(size <= delta, 0.5 * ops.square(error), delta * (size - 0.5 * delta)), reduction)
 
 
 huber_loss = composite(

@@ -218,9 +218,7 @@ prod = reduction(
 def _extreme_shape(shape: Shape, *, axis: tuple[int, ...], keepdims: bool) -> Shape:
     for at in axis:
         if shape[at] == 0:
-            raise ShapeMismatch(
-                f"axis {at} of a tensor of shape {list(shape)} is empty: it has no largest or smallest"
-            )
+            raise ShapeMismatch(f"axis {at} of a tensor of shape {list(shape)} is empty: it has no largest or smallest")
     return reduced_shape(shape, axis=axis, keepdims=keepdims)
 
 
@@ -521,10 +519,7 @@ vector_norm = reduction(
     samples=(
         *FOLDED,
         *EMPTY,
-        *[
-            Sample(((2, 3),), {"axis": 1, "ord": ord})
-            for ord in (0, 1, 1.5, 3, 4, -2, "Infinity", "-Infinity")
-        ],
+        *[Sample(((2, 3),), {"axis": 1, "ord": ord}) for ord in (0, 1, 1.5, 3, 4, -2, "Infinity", "-Infinity")],
         Sample(([3, 4],)),
     ),
     refusals=(

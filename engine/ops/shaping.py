@@ -1,7 +1,7 @@
 """Shape: the same elements in another arrangement, some of them joined, repeated or left out.
 
-All of it is linear, and most of it computes nothing: a kernel returns a view where it can. Primitives are few;
-what can be said in reshape, permute_dims, broadcast_to, slice and take is a composite, and needs no rule.
+All of it is linear, and most computes nothing: a kernel returns a view where it can. Primitives are few:
+what can be said in reshape, permute_dims, broadcast_to, slice and take is a composite and needs no rule.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ reshape = structural(
     np.reshape,
     _given_shape,
     lambda g, x, *, shape: ops.reshape(g, shape=x.shape),
-    attrs={
-        "shape": kinds.integers("Sizes of the axes of the result; -1, once at most, stands for what is left.")
-    },
+    attrs={"shape": kinds.integers("Sizes of the axes of the result; -1, once at most, stands for what is left.")},
     canonical=_settled_sizes,
     same=lambda x, *, shape: x if x.shape == shape else None,
     batch=batch_sized,
@@ -255,9 +253,7 @@ matrix_transpose = rearranged(
 
 def _moveaxis(x: Node, *, source: tuple[int, ...], destination: tuple[int, ...]) -> Node:
     if len(source) != len(destination):
-        raise ShapeMismatch(
-            f"source names {len(source)} axes, destination {len(destination)}; they should agree"
-        )
+        raise ShapeMismatch(f"source names {len(source)} axes, destination {len(destination)}; they should agree")
     moved, places = _axes_in_order(source, x.rank), _axes_in_order(destination, x.rank)
     order = [axis for axis in range(x.rank) if axis not in moved]
     for place, axis in sorted(zip(places, moved, strict=True)):
@@ -395,10 +391,7 @@ def _concat_adjoint(g: Node, *arrays: Node, axis: int | None) -> list[Node]:
 
 def _batch_concat(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
     size, axis = args[batched.index(True)].shape[0], node.attrs["axis"]
-    arrays = [
-        x if has else ops.broadcast_to(x, shape=(size, *x.shape))
-        for x, has in zip(args, batched, strict=True)
-    ]
+    arrays = [x if has else ops.broadcast_to(x, shape=(size, *x.shape)) for x, has in zip(args, batched, strict=True)]
     return node.op(*map(_rows, arrays), axis=1) if axis is None else node.op(*arrays, axis=axis + 1)
 
 
@@ -437,9 +430,7 @@ def _stack(*arrays: Node, axis: int) -> Node:
     at = axis_of(axis, arrays[0].rank + 1)
     for x in arrays:
         if x.shape != arrays[0].shape:
-            raise ShapeMismatch(
-                f"shapes {list(arrays[0].shape)} and {list(x.shape)} should be equal to be stacked"
-            )
+            raise ShapeMismatch(f"shapes {list(arrays[0].shape)} and {list(x.shape)} should be equal to be stacked")
     return ops.concat(*[ops.expand_dims(x, axis=at) for x in arrays], axis=at)
 
 
@@ -485,9 +476,7 @@ split = rearranged(
     "An axis cut into equal sections, or at given indices: one result for each piece.",
     _split,
     attrs={
-        "indices_or_sections": kinds.axes(
-            "How many equal sections, or the indices to cut at.", kinds.REQUIRED
-        ),
+        "indices_or_sections": kinds.axes("How many equal sections, or the indices to cut at.", kinds.REQUIRED),
         "axis": kinds.axis("The axis to cut.", 0),
     },
     guard=_few_parts,
@@ -594,9 +583,7 @@ def _settled_repeat(attrs: Attrs, shape: Shape) -> Attrs:
     axis = None if axis is None else axis_of(axis, len(shape))
     size = math.prod(shape) if axis is None else shape[axis]
     if len(repeats) not in (1, size):
-        raise ShapeMismatch(
-            f"{len(repeats)} repeats do not go with {size} elements; give one, or one for each"
-        )
+        raise ShapeMismatch(f"{len(repeats)} repeats do not go with {size} elements; give one, or one for each")
     return attrs | {"repeats": repeats if len(set(repeats)) > 1 else repeats[:1] or (1,), "axis": axis}
 
 
@@ -924,9 +911,7 @@ diagonal = structural(
 def _checked_undiagonal(x: Shape, *, shape: Shape, **attrs: int) -> Shape:
     expected = _diagonal_shape(shape, **attrs)
     if x != expected:
-        raise ShapeMismatch(
-            f"that diagonal of shape {_listed(shape)} has shape {list(expected)}, got {list(x)}"
-        )
+        raise ShapeMismatch(f"that diagonal of shape {_listed(shape)} has shape {list(expected)}, got {list(x)}")
     return shape
 
 

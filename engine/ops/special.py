@@ -186,11 +186,7 @@ def _polygamma(x: Any, *, n: int) -> Any:
     left = z < 0
     # ψₙ(z) = (-1)ⁿ⁺¹·n!·ζ(n + 1, z) (DLMF 5.15.2 and 25.11.12), from the right half where z is not in it.
     out = special.zeta(n + 1.0, np.where(left, 1.0 - z, z))
-    out = (
-        np.where(left, _reflection(z, n) - out, (-1.0) ** (n + 1) * out)
-        if np.any(left)
-        else (-1.0) ** (n + 1) * out
-    )
+    out = np.where(left, _reflection(z, n) - out, (-1.0) ** (n + 1) * out) if np.any(left) else (-1.0) ** (n + 1) * out
     return np.asarray(out * float(math.factorial(n)), x.dtype)
 
 

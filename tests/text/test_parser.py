@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import engine.ops  # noqa: F401
+from engine.core import Op, ops
 from engine.errors import EngineError, ExpressionError, InvalidGraph, LimitExceeded, UnknownAttribute, UnknownOp
 from engine.limits import Limits
 from engine.program import Program, write_graph
@@ -39,6 +40,12 @@ def form(program: Program) -> list[str]:
 def test_programs(text: str, expected: list[str]) -> None:
     """Every construct of the language, beside the nodes it stands for."""
     assert form(parse(text, Limits())) == expected
+
+
+@pytest.mark.parametrize("op", [op for op in ops if op.example], ids=repr)
+def test_the_catalogue_s_examples_are_read(op: Op) -> None:
+    """The example of an op is text of this language, and shows that op."""
+    assert op in [statement.op for statement in parse(op.example, Limits()).statements]
 
 
 REFUSALS = [
@@ -256,11 +263,15 @@ def test_long_texts_neither_overflow_nor_take_long(text: str) -> None:
 
 
 WORDS = st.sampled_from(
-    [*"abx_+-*/%@^&|~<>=()[],:.;#'\"`\n\\ 013e", "**", "//", "...", ":=", "sum", "svd", "split", "concat", "einsum"]
-    + ["no_grad", "asarray", "axis=", "true", "null", "pi", "nan", "x.", "1e9", "'a'", "`a-b`", "(x)", "[1, 2]", "d = "]
+    [
+        *"abx_+-*/%@^&|~<>=()[],:.;#'\"`\n\\ 013e",
+        *("**", "//", "...", ":=", "sum", "svd", "split", "concat", "einsum", "no_grad", "asarray", "axis="),
+        *("true", "null", "pi", "nan", "x.", "1e9", "'a'", "`a-b`", "(x)", "[1, 2]", "d = "),
+    ]
 )
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, max_size=30).map("".join) | st.text(max_size=30))
 def test_whatever_is_sent_is_read_or_refused(text: str) -> None:
     """No text raises anything but an EngineError, whose detail says where."""

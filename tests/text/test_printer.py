@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import engine.ops  # noqa: F401
@@ -28,8 +28,8 @@ def exact(value: Any) -> Any:
     if isinstance(value, Program):
         return [exact(each) for each in value.statements], value.outputs
     if isinstance(value, Statement):
-        given = {name: exact(each) for name, each in value.attrs.items()}
-        return (value.id, value.op, *map(exact, value.inputs), given, value.no_grad, value.named)
+        attrs = {name: exact(each) for name, each in value.attrs.items()}
+        return (value.id, value.op, *map(exact, value.inputs), attrs, value.no_grad, value.named)
     if isinstance(value, Tensor):
         return (value.array.dtype, value.array.shape, value.array.tobytes(), value.typed, value.requires_grad)
     return repr(value)
@@ -285,7 +285,10 @@ def test_wide_tensors_stay_readable() -> None:
         pytest.param([Statement("t", ops.sin, (Ref("x"),), named=False)], id="used twice"),
         pytest.param([Statement("_2", ops.sin, (Ref("x"),), named=False)], id="numbered from two"),
         pytest.param(
-            [Statement("_1", ops.sin, (Ref("x"),), named=False), Statement("_2", ops.svd, (Ref("A"),), named=False)],
+            [
+                Statement("_1", ops.sin, (Ref("x"),), named=False),
+                Statement("_2", ops.slogdet, (Ref("A"),), named=False),
+            ],
             id="never used",
         ),
     ],
@@ -327,9 +330,9 @@ NUMBERS = st.sampled_from(
 ARRAYS = st.sampled_from(
     [np.array([1.0, -2.5]), np.array([[True]]), np.zeros((0, 2)), np.array(3.0), np.array([math.nan, -math.inf])]
 )
-TENSORS = st.builds(lambda array, typed: Tensor(array, typed), ARRAYS, st.booleans())
+TENSORS = st.builds(Tensor, ARRAYS, st.booleans())
 RESULTS = st.sampled_from([None] * 6 + ["0", "1", "U", "S", "Q", "R", "odd", "o`d\\d"])
-CALLS = st.sampled_from(
+CALLS: st.SearchStrategy[tuple[str, int, dict[str, Any]]] = st.sampled_from(
     [
         (name, 2, {})
         for name in ("add", "subtract", "multiply", "divide", "pow", "matmul", "less", "equal", "logical_and")
@@ -342,7 +345,7 @@ CALLS = st.sampled_from(
     + [("slice", 1, {"index": [0, [1, None, None], [None, None, -1], "...", None]}), ("slice", 1, {"index": (0,)})]
     + [("split", 1, {"indices_or_sections": 2}), ("concat", 1, {}), ("concat", 3, {"axis": 1}), ("stack", 2, {})]
     + [
-        ("einsum", 2, {"equation": 'i,j->i"\\'.rstrip('"\\')}),
+        ("einsum", 2, {"equation": "i,j->"}),
         ("full", 1, {"shape": (2, 3)}),
         ("where", 3, {}),
         ("sin", 2, {}),
@@ -369,6 +372,7 @@ def programs(draw: st.DrawFn) -> Program:
     )
 
 
+@settings(deadline=None)
 @given(programs())
 def test_random_programs_survive(drawn: Program) -> None:
     round_trip(drawn)
@@ -413,6 +417,7 @@ def written(draw: st.DrawFn) -> str:
     )
 
 
+@settings(deadline=None)
 @given(written())
 def test_random_texts_survive(text: str) -> None:
     """Whatever is read prints as a text that reads the same, and prints the same."""
