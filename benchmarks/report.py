@@ -16,9 +16,9 @@ from benchmarks.peers import installed
 from benchmarks.timing import BY_HAND, OURS, Row, Timing, exponent
 
 LEGEND = f"""\
-Medians of one call. In brackets: that time over Gradwire's, so above 1 Gradwire is the faster one.
-"ours/hand" is the other way round: Gradwire's time over that of "{BY_HAND}"."""
-GROWTH_LEGEND = "Medians of one call at each size, and p of time ∝ size^p, fitted over all sizes."
+Times are medians of one call. In brackets: that time over Gradwire's, so above 1 Gradwire is the faster one.
+The column "ours/hand" is the other way round: Gradwire's time over that of "{BY_HAND}".
+"exponent" is p of time ∝ size^p, fitted over all sizes of the row."""
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (0.0, "ns"))
 
 
@@ -41,6 +41,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
+        "load": [round(each, 2) for each in os.getloadavg()],
         "BLAS threads": os.environ.get("OPENBLAS_NUM_THREADS", "not set"),
         "peers": peers,
     }
@@ -81,8 +82,8 @@ def table(found: Iterable[Found]) -> str:
     for group, members in groups.items():
         growing = members[0].row.parameter is not None
         header, lines = _growth_lines(members) if growing else _lines(members)
-        parts.append(f"{group.upper()}\n{aligned([header, *lines])}\n{GROWTH_LEGEND if growing else LEGEND}")
-    return "\n\n".join(parts)
+        parts.append(f"{group.upper()}\n{aligned([header, *lines])}")
+    return "\n\n".join([*parts, LEGEND])
 
 
 def _machine_line() -> str:

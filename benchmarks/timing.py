@@ -8,7 +8,6 @@ The median of the samples is the figure. The garbage collector stays on, as it i
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +22,8 @@ BY_HAND = "by hand"
 SAMPLE_SECONDS = 0.002
 LEAST_SAMPLES = 3
 MOST_SAMPLES = 201
+ROUGH_SECONDS = 1.0
+"""A budget below this takes a single sample of what is slow."""
 
 
 def numbers_of(result: Any) -> list[np.ndarray]:
@@ -77,9 +78,10 @@ class Disagreement(Exception):
 
 
 def check_agreement(row: Row, contenders: Mapping[str, Contender]) -> int:
-    """Run every contender once and hold its numbers against the first one's; how many were held. Raises Disagreement."""
-    if row.parameter is not None:
-        return 0
+    """Run every contender once, and hold its numbers against the first one's; how many were held.
+
+    Raises Disagreement.
+    """
     read = {name: each.read(each.run()) for name, each in contenders.items()}
     comparable = {name: found for name, found in read.items() if found is not None}
     first, *others = comparable
@@ -117,7 +119,8 @@ def time_row(row: Row, seconds: float) -> dict[str, Timing]:
     """Set a row up, see that its contenders agree, and time them for about `seconds`. Raises Disagreement."""
     with ExitStack() as stack:
         contenders = row.contenders(stack)
-        check_agreement(row, contenders)
+        if row.parameter is None:
+            check_agreement(row, contenders)
         with _settled_heap():
             return time_contenders({name: each.run for name, each in contenders.items()}, seconds)
 
@@ -136,24 +139,26 @@ def _settled_heap() -> Iterator[None]:
 def time_contenders(runs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Timing]:
     """Time these in turns for about `seconds` altogether."""
     end = time.perf_counter() + seconds
-    calls = {name: _calls_per_sample(run) for name, run in runs.items()}
-    samples: dict[str, list[float]] = {name: [] for name in runs}
+    least = LEAST_SAMPLES if seconds >= ROUGH_SECONDS else 1
+    first = {name: _first_sample(run) for name, run in runs.items()}
+    samples = {name: [spent] for name, (_, spent) in first.items()}
     order = list(runs)
-    for count in range(MOST_SAMPLES):
-        if count >= LEAST_SAMPLES and time.perf_counter() >= end:
+    for count in range(1, MOST_SAMPLES):
+        if count >= least and time.perf_counter() >= end:
             break
         for name in order:
-            samples[name].append(_sample(runs[name], calls[name]))
+            samples[name].append(_sample(runs[name], first[name][0]))
         order.append(order.pop(0))
-    return {name: _summary(samples[name], calls[name]) for name in runs}
+    return {name: _summary(samples[name], first[name][0]) for name in runs}
 
 
-def _calls_per_sample(run: Callable[[], Any]) -> int:
+def _first_sample(run: Callable[[], Any]) -> tuple[int, float]:
+    """How many calls make a sample, and what a call took in the first one."""
     calls, spent = 1, _sample(run, 1)
     while calls * spent < SAMPLE_SECONDS:
         calls = max(2 * calls, min(10 * calls, int(SAMPLE_SECONDS / spent)))
         spent = _sample(run, calls)
-    return calls
+    return calls, spent
 
 
 def _sample(run: Callable[[], Any], calls: int) -> float:
@@ -164,7 +169,7 @@ def _sample(run: Callable[[], Any], calls: int) -> float:
 
 
 def _summary(samples: Sequence[float], calls: int) -> Timing:
-    lower, median, upper = statistics.quantiles(samples, n=4, method="inclusive")
+    lower, median, upper = map(float, np.quantile(samples, (0.25, 0.5, 0.75)))
     return Timing(median, lower, upper, len(samples), calls)
 
 

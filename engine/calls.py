@@ -42,7 +42,7 @@ from engine.transforms.batch import batch
 from engine.transforms.forward import forward
 from engine.transforms.reverse import reverse
 from engine.transforms.taylor import taylor
-from engine.types import Array, Dtype, Shape, Spec, is_inexact
+from engine.types import Array, Dtype, Spec, is_inexact
 
 Tree: TypeAlias = Any
 """Dicts and lists, with nodes, places or arrays at the leaves."""
@@ -498,7 +498,7 @@ def _columns(outputs: Mapping[str, Node], x: Node) -> dict[str, Node]:
     """∂output/∂x of each output, by one forward sweep over a basis of x."""
     t = _probe(x)
     images = forward({x: t}, list(outputs.values()))
-    found = _over_basis(t, images, [node.shape for node in outputs.values()])
+    found = _over_basis(t, images, [node.spec for node in outputs.values()])
     return {
         name: ops.permute_dims(block, axes=(*range(x.rank, block.rank), *range(x.rank)))
         for name, block in zip(outputs, found, strict=True)
@@ -509,7 +509,7 @@ def _rows(output: Node, wrt: Mapping[str, Node]) -> dict[str, Node]:
     """∂output/∂x by each x, by one reverse sweep over a basis of the output."""
     g = _probe(output)
     images = reverse([(output, g)], list(wrt.values()))
-    return dict(zip(wrt, _over_basis(g, images, [x.shape for x in wrt.values()]), strict=True))
+    return dict(zip(wrt, _over_basis(g, images, [x.spec for x in wrt.values()]), strict=True))
 
 
 def _probe(node: Node) -> Node:
@@ -517,16 +517,13 @@ def _probe(node: Node) -> Node:
     return node.graph.input(f"probe/{node.index}", node.spec)
 
 
-def _over_basis(probe: Node, images: Sequence[Node | None], shapes: Sequence[Shape]) -> list[Node]:
-    """Images, which are linear in `probe` and have these shapes, at every basis vector: shape probe + image."""
+def _over_basis(probe: Node, images: Sequence[Node | None], specs: Sequence[Spec]) -> list[Node]:
+    """Images, which are linear in `probe` and have these specs, at every basis vector: shape probe + image."""
     identity = ops.eye.on(probe.graph, n_rows=probe.size, dtype=probe.dtype.name)
     basis = ops.reshape(identity, shape=(probe.size, *probe.shape))
-    full = [
-        zeros(probe, Spec(shape, probe.dtype)) if image is None else image
-        for image, shape in zip(images, shapes, strict=True)
-    ]
-    rows = batch({probe: basis}, full)
-    return [ops.reshape(row, shape=(*probe.shape, *shape)) for row, shape in zip(rows, shapes, strict=True)]
+    known = [zeros(probe, spec) if image is None else image for image, spec in zip(images, specs, strict=True)]
+    rows = batch({probe: basis}, known)
+    return [ops.reshape(row, shape=(*probe.shape, *spec.shape)) for row, spec in zip(rows, specs, strict=True)]
 
 
 CALLS: dict[str, Callable[[Scene], Answer]] = {

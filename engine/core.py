@@ -222,7 +222,8 @@ class Graph:
         for spec in specs:
             if len(spec.shape) > limits.rank:
                 raise LimitExceeded("rank", limits.rank, len(spec.shape), f"axes of the result of {op.name}")
-            if spec.size > limits.elements:
+            # An empty tensor may not hide a size that NumPy cannot address.
+            if max(spec.size, math.prod(filter(None, spec.shape)) >> 40) > limits.elements:
                 raise LimitExceeded("elements", limits.elements, spec.size, f"elements of the result of {op.name}")
         if len(self.nodes) >= limits.expanded_nodes:
             raise LimitExceeded("expanded_nodes", limits.expanded_nodes, len(self.nodes) + 1, "nodes after expansion")
@@ -259,6 +260,8 @@ class Operand:
     kinds: str = "biuf"
     promotes: bool = True
     variadic: bool = False
+    default: float | None = None
+    """What stands for the operand when it is left out, where it may be: the last operands only."""
 
     @property
     def is_integer(self) -> bool:
@@ -380,7 +383,7 @@ class Op:
         """
         if posted and len(operands) > graph.limits.arity:
             raise LimitExceeded("arity", graph.limits.arity, len(operands), f"operands of {self.name}")
-        self._check_arity(len(operands))
+        operands = [*operands, *self._defaults(len(operands))]
         nodes = [each if isinstance(each, Node) else graph.number(each) for each in operands]
         kept = self.read_attrs(attrs)
         nodes, weak = self._promoted(graph, nodes)
@@ -423,12 +426,15 @@ class Op:
         """The declaration that operand number `at` falls under."""
         return self.operands[min(at, len(self.operands) - 1)]
 
-    def _check_arity(self, count: int) -> None:
-        least = len(self.operands)
-        if count < least or (count > least and not self.is_variadic):
+    def _defaults(self, count: int) -> list[float]:
+        """What stands for the operands that are left out. Raises InvalidGraph where there are too few or too many."""
+        defaults = [each.default for each in self.operands[count:] if each.default is not None]
+        least = len(self.operands) - len(defaults)
+        if count < least or (count > len(self.operands) and not self.is_variadic):
             names = ", ".join(operand.name for operand in self.operands) or "none"
-            more = " or more" if self.is_variadic else ""
+            more = " or more" if self.is_variadic else f" to {len(self.operands)}" if defaults else ""
             raise InvalidGraph(f"{self.name} takes {least}{more} operands ({names}), got {count}", pointer="/inputs")
+        return defaults
 
     def _promoted(self, graph: Graph, nodes: list[Node]) -> tuple[list[Node], bool]:
         """Operands in their common dtype, by casts where needed, and whether all of them are weak numbers."""

@@ -10,6 +10,7 @@ statement bears is a graph input.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -280,16 +281,26 @@ def write_argument(argument: Argument, encoding: str = "json") -> Any:
     if isinstance(argument, Ref):
         return str(argument)
     if isinstance(argument, Tensor):
-        written = write_tensor(argument.array, encoding)
-        return written if argument.typed else written["data"]
+        return _write_constant(argument, encoding)
     return write_attr(argument)
+
+
+def _write_constant(tensor: Tensor, encoding: str) -> Any:
+    """A tensor so that it reads back equal: a plain list where that says all there is to say."""
+    plain = write_tensor(tensor.array)["data"]
+    if not tensor.typed and tensor.requires_grad is None and tensor.array.ndim and tensor.array.size:
+        return plain
+    written = (
+        write_tensor(tensor.array, encoding) if tensor.typed else {"shape": list(tensor.spec.shape), "data": plain}
+    )
+    return written if tensor.requires_grad is None else written | {"requires_grad": tensor.requires_grad}
 
 
 def write_attr(value: Any) -> Any:
     """An attribute's value in JSON: tuples as lists, non-finite numbers as strings."""
     if isinstance(value, tuple | list):
         return [write_attr(each) for each in value]
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return next(name for name, known in NON_FINITE.items() if repr(known) == repr(value))
     return value
 
@@ -317,9 +328,10 @@ class Built:
             return several[0]
         if ref.result in names:
             return several[names.index(str(ref.result))]
-        if ref.result is not None and ref.result.isdecimal() and int(ref.result) < len(several) > 1:
-            return several[int(ref.result)]
-        known = ", ".join(names) or ", ".join(map(str, range(len(several))))
+        numbers = [str(at) for at in range(len(several))]
+        if ref.result in numbers and len(several) > 1:
+            return several[numbers.index(ref.result)]
+        known = ", ".join(names or numbers)
         if len(several) == 1:
             raise UnknownName(f"{ref.name} has one result; refer to it as {ref.name!r}", node=ref.name)
         raise UnknownName(

@@ -25,6 +25,8 @@ from engine.errors import EngineError, InvalidTensor
 from engine.types import BOOL, DTYPES, FLOAT64, Array, Dtype, Shape, Spec
 
 FIELDS = ("data", "b64", "dtype", "shape", "requires_grad")
+MOST_AXES = 64
+"""What NumPy can hold."""
 LEAF_TYPES = frozenset((int, float, bool, str))
 
 
@@ -62,7 +64,7 @@ def read_tensor(value: Any) -> Tensor:
     if ("data" in value) == ("b64" in value):
         raise InvalidTensor('a tensor has either "data" or "b64"')
     dtype = _field(value, "dtype", _read_dtype)
-    shape = _field(value, "shape", read_sizes)
+    shape = _field(value, "shape", _read_shape)
     requires_grad = _field(value, "requires_grad", read_boolean)
     if "data" in value:
         array = _field(value, "data", lambda data: _read_data(data, dtype, shape))
@@ -77,12 +79,12 @@ def read_spec(value: Any) -> Spec:
         unknown = next((name for name in value if name not in ("dtype", "shape", "requires_grad")), None)
         if unknown is not None:
             raise InvalidTensor(f"a tensor has no field {unknown[:64]!r}", pointer=f"/{unknown}")
-        return Spec(_field(value, "shape", read_sizes) or (), _field(value, "dtype", _read_dtype) or FLOAT64)
+        return Spec(_field(value, "shape", _read_shape) or (), _field(value, "dtype", _read_dtype) or FLOAT64)
     return read_tensor(value).spec
 
 
 def _field(value: dict[str, Any], name: str, read: Any) -> Any:
-    if value.get(name) is None:
+    if value.get(name) is None and name not in ("data", "b64"):
         return None
     try:
         return read(value[name])
@@ -94,6 +96,13 @@ def _read_dtype(value: Any) -> Dtype:
     if not isinstance(value, str) or value not in DTYPES:
         raise InvalidTensor(f"expected one of {', '.join(DTYPES)}, got {shown(value)}")
     return DTYPES[value]
+
+
+def _read_shape(value: Any) -> Shape:
+    shape = read_sizes(value)
+    if len(shape) > MOST_AXES or math.prod(filter(None, shape)) >= 2**59:
+        raise InvalidTensor("no memory could address a tensor of this shape")
+    return shape
 
 
 def _frozen(array: Array, typed: bool, requires_grad: bool | None = None) -> Tensor:
@@ -122,6 +131,8 @@ def _flattened(data: Any) -> tuple[list[Any], Shape]:
         if len(lengths) != 1:
             raise InvalidTensor(f"the list is ragged: rows of axis {len(shape)} differ in length or depth")
         shape.append(lengths.pop())
+        if len(shape) > MOST_AXES:
+            raise InvalidTensor(f"the list is nested more than {MOST_AXES} deep")
         level = list(chain.from_iterable(level))
     if not types <= LEAF_TYPES:
         wrong = next(each for each in level if type(each) not in LEAF_TYPES)
@@ -180,7 +191,8 @@ def _agreed(nested: Shape, shape: Shape | None) -> Shape:
     """The shape that was given, if the data can have it: nested like it, or flat."""
     if shape is None or nested == shape:
         return nested
-    if math.prod(nested) == math.prod(shape) and len(nested) <= 1:
+    empty_like = math.prod(nested) == 0 and nested == shape[: len(nested)]  # rows of nothing say no more axes
+    if math.prod(nested) == math.prod(shape) and (len(nested) <= 1 or empty_like):
         return shape
     raise InvalidTensor(f"data of shape {list(nested)} does not fill shape {list(shape)}")
 

@@ -345,14 +345,23 @@ engine_row(
 # A long chain of scalars: what a node costs.
 
 
+STEP = 0.001
+
+
 def chain(length: int) -> dict[str, Any]:
-    """x ← sin(x), 1.5·x, tanh(x), x + 0.5, over and over, as a graph of `length` nodes in its JSON form."""
-    steps = ({"op": "sin"}, {"op": "multiply", "by": [1.5]}, {"op": "tanh"}, {"op": "add", "by": [0.5]})
-    nodes = []
-    for at in range(length):
-        step = steps[at % 4]
-        source = f"n{at - 1}" if at else "x"
-        nodes.append({"id": f"n{at}", "op": step["op"], "inputs": [source, *step.get("by", [])]})
+    """x ← x + h·tanh(sin(x)), over and over, as a graph of `length` nodes in its JSON form.
+
+    Steps this small keep the slope away from 0 and from infinity, however long the chain.
+    """
+    nodes: list[dict[str, Any]] = []
+    for at in range(0, length, 4):
+        x, s, t, moved, out = (f"n{at - 1}" if at else "x", *(f"n{at + k}" for k in range(4)))
+        nodes += [
+            {"id": s, "op": "sin", "inputs": [x]},
+            {"id": t, "op": "tanh", "inputs": [s]},
+            {"id": moved, "op": "multiply", "inputs": [t, STEP]},
+            {"id": out, "op": "add", "inputs": [x, moved]},
+        ]
     return {"nodes": nodes}
 
 
@@ -360,9 +369,9 @@ def chain_by_hand(length: int) -> Callable[[float], Any]:
     def run(x: float) -> Any:
         slope = 1.0
         for _ in range(length // 4):
-            t = math.tanh(1.5 * math.sin(x))
-            slope *= (1.0 - t * t) * 1.5 * math.cos(x)
-            x = t + 0.5
+            t = math.tanh(math.sin(x))
+            slope += slope * STEP * (1.0 - t * t) * math.cos(x)
+            x += STEP * t
         return x, slope
 
     return run
@@ -371,7 +380,7 @@ def chain_by_hand(length: int) -> Callable[[float], Any]:
 def chain_function(length: int) -> Callable[..., Any]:
     def run(xp: Any, x: Any) -> Any:
         for _ in range(length // 4):
-            x = xp.tanh(xp.sin(x) * 1.5) + 0.5
+            x = x + xp.tanh(xp.sin(x)) * STEP
         return x
 
     return run

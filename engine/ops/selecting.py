@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from engine import attrs
 from engine.core import Node, Operand, Refusal, Sample, define, ops
-from engine.derivative import Linear, Partials, Slope, like, unbroadcast
+from engine.derivative import Linear, Partials, Slope, unbroadcast
 from engine.families import batch_aligned, binary, broadcast_shape, unary
 from engine.ops.arithmetic import MISMATCH
 
@@ -43,7 +44,7 @@ where = define(
 clip = define(
     "clip",
     "The value, but not below min and not above max; the slope at a bound is 1. An absent bound is an infinite one.",
-    operands=(Operand("x"), Operand("min"), Operand("max")),
+    operands=(Operand("x"), Operand("min", default=-math.inf), Operand("max", default=math.inf)),
     shape=broadcast_shape,
     kernel=np.clip,
     derivative=Partials(
@@ -55,7 +56,7 @@ clip = define(
     ),
     batch=batch_aligned,
     family="selecting",
-    samples=(Sample(((5,), -0.5, 0.5)), Sample(((2, 3), (3,), 3.0)), Sample(((3,), -3.0, ()))),
+    samples=(Sample(((5,), -0.5, 0.5)), Sample(((2, 3), (3,), 3.0)), Sample(((3,), -3.0, ())), Sample(((3,), 0.25))),
     refusals=(Refusal(((2,), (3,), 1.0), {}, "shape_mismatch"),),
     example="clip(x, -1, 1)",
 )
@@ -63,7 +64,7 @@ clip = define(
 
 def _share(x: Node, y: Node) -> Slope:
     """1 where x is above y, ½ at a tie, else 0."""
-    return ops.where(ops.equal(x, y), 0.5, ops.where(x > y, like(x, 1.0), 0.0))
+    return ops.where(ops.equal(x, y), 0.5, ops.astype(x > y, dtype=x.dtype.name))
 
 
 maximum = binary(

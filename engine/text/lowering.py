@@ -398,6 +398,9 @@ class _Lowering:
         for token, tree in call.keywords:
             self._check_keyword(op, token, names, bound)
             bound[token.text] = _parts(tree) if token.text == variadic else [tree]
+        for operand in op.operands:
+            if operand.name not in bound and operand.default is not None:
+                bound[operand.name] = [Literal(operand.default, call.at)]
         missing = [operand.name for operand in op.operands if not bound.get(operand.name)]
         if missing:
             raise self._error(f"{op.name} takes {_usage(names)}: {', '.join(missing)} is missing", call.at)

@@ -38,6 +38,9 @@ def assert_close(found: Any, expected: Any, tolerance: float, what: str) -> None
     """Equal shapes, and values that differ by no more than `tolerance` of the largest expected one, or of 1."""
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape, f"{what}: shape {found.shape}, expected {expected.shape}"
+    if expected.dtype.kind == "b":
+        assert np.array_equal(found, expected), f"{what}: {found}, expected {expected}"
+        return
     finite = np.isfinite(expected)
     assert np.array_equal(np.isnan(found), np.isnan(expected)), f"{what}: NaN in {found}, expected {expected}"
     assert np.array_equal(found[~finite], expected[~finite], equal_nan=True), f"{what}: {found}, expected {expected}"
