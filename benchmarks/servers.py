@@ -16,22 +16,24 @@ START_SECONDS = 30
 
 
 @contextmanager
-def serving(module: str) -> Iterator[int]:
-    """The port at which `python -m module` listens, for as long as the context lasts."""
-    port = _free_port()
-    environment = {**os.environ, "GRADWIRE_HOST": "127.0.0.1", "GRADWIRE_PORT": str(port)}
-    environment |= {"GRADWIRE_LOG_LEVEL": "warning"}
-    process = subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env=environment)
+def serving(*modules: str) -> Iterator[list[int]]:
+    """The ports at which `python -m` each of `modules` listens, for as long as the context lasts."""
+    ports = [_free_port() for _ in modules]
+    processes = [_started(module, port) for module, port in zip(modules, ports, strict=True)]
     try:
-        _await_start(process, port)
-        yield port
+        for process, port in zip(processes, ports, strict=True):
+            _await_start(process, port)
+        yield ports
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            _await_end(process)
+
+
+def _started(module: str, port: int) -> subprocess.Popen[bytes]:
+    ours = {"GRADWIRE_HOST": "127.0.0.1", "GRADWIRE_PORT": str(port), "GRADWIRE_LOG_LEVEL": "warning"}
+    return subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env={**os.environ, **ours})
 
 
 def _free_port() -> int:
@@ -47,7 +49,15 @@ def _await_start(process: subprocess.Popen[bytes], port: int) -> None:
             return
         except OSError:
             time.sleep(0.05)
-    raise RuntimeError(f"{' '.join(map(str, process.args))} did not start; it ended with {process.returncode}")  # type: ignore[arg-type]
+    raise RuntimeError(f"{process.args} did not start; it ended with {process.returncode}")
+
+
+def _await_end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class Connection:

@@ -168,8 +168,8 @@ class Graph:
     leaves: dict[str, Node] = field(default_factory=dict)
     """The input of each name that was made last: batching makes one of a larger shape for the same tensor."""
     _interned: dict[Hashable, Node] = field(default_factory=dict)
-    slopes: dict[Node, Sequence[Any]] = field(default_factory=dict)
-    """Local partials by node, so that every transform emits them once (engine.derivative)."""
+    slopes: dict[tuple[Node, int], Any] = field(default_factory=dict)
+    """Local partials by node and operand, so that every transform emits them once (engine.derivative)."""
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -270,7 +270,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs at which an op is smooth. An operand is a shape (drawn from the op's domain) or a list (given as it is)."""
+    """Inputs at which an op is smooth. An operand is a shape (drawn from the op's domain) or a value."""
 
     operands: tuple[tuple[int, ...] | list[Any] | float | int | bool, ...]
     attrs: Attrs = field(default_factory=dict)

@@ -87,26 +87,31 @@ class Partials:
     kind: ClassVar[str] = "elementwise"
     is_flat: ClassVar[bool] = False
 
-    def _slopes(self, node: Node) -> Sequence[Slope]:
-        """The local partials of `node`, emitted once per graph."""
-        known = node.graph.slopes.get(node)
-        if known is None:
-            known = [slope and slope(node, *node.inputs, **node.attrs) for slope in self.slopes]
-            node.graph.slopes[node] = known
-        return known
+    def _slope(self, node: Node, at: int) -> Slope:
+        """The partial of `node` by its operand number `at`, emitted once per graph, and only when it is asked for."""
+        known = node.graph.slopes
+        if (node, at) not in known:
+            slope = self.slopes[at]
+            known[node, at] = slope and slope(node, *node.inputs, **node.attrs)
+        found: Slope = known[node, at]
+        return found
 
     def forward(self, node: Node, tangents: Sequence[Node | None]) -> Node | None:
         total: Node | None = None
-        for t, slope in zip(tangents, self._slopes(node), strict=True):
-            total = plus(total, times(t, slope))
+        for at, t in enumerate(tangents):
+            if t is not None:
+                total = plus(total, times(t, self._slope(node, at)))
         return None if total is None else ops.broadcast_to(total, shape=node.shape)
 
     def reverse(self, node: Node, g: Node, wanted: Sequence[bool]) -> list[Node | None]:
-        parts = zip(node.inputs, self._slopes(node), wanted, strict=True)
-        return [unbroadcast(times(g, slope), x.shape) if want else None for x, slope, want in parts]
+        return [
+            unbroadcast(times(g, self._slope(node, at)), x.shape) if wanted[at] else None
+            for at, x in enumerate(node.inputs)
+        ]
 
     def taylor(self, node: Node, order: int) -> Series | None:
-        moving = [slope for slope in self._slopes(node) if isinstance(slope, Node) and slope.dtype.kind != "b"]
+        slopes = [self._slope(node, at) for at in range(len(node.inputs))]
+        moving = any(isinstance(slope, Node) and slope.dtype.kind != "b" for slope in slopes)
         return None if moving else _as_linear(self, node, order)
 
 
@@ -237,10 +242,10 @@ def by_slope(slope: Callable[..., Node], axes: Callable[..., tuple[int, ...]]) -
 
     def slope_of(node: Node) -> Node:
         x = node.inputs[0]
-        known = node.graph.slopes.get(node)
-        if known is None:
-            known = node.graph.slopes[node] = [slope(kept(node, node), x, **node.attrs)]
-        return known[0]  # type: ignore[no-any-return]
+        known = node.graph.slopes
+        if (node, 0) not in known:
+            known[node, 0] = slope(kept(node, node), x, **node.attrs)
+        return known[node, 0]  # type: ignore[no-any-return]
 
     def forward(node: Node, t: Node) -> Node:
         product = times(t, slope_of(node))

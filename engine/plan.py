@@ -1,4 +1,4 @@
-"""A plan: the nodes that some results need, in order, each with its kernel, its operands' places and what dies after it.
+"""A plan: the nodes that some results need, in order, each with its kernel, where its operands are, what dies after it.
 
 Everything that a run will cost is known here, before an array exists: floating-point operations, and the bytes that are
 held at the peak. A value is given up at its last use; a large elementwise result is written over an operand that dies

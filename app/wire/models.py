@@ -149,7 +149,7 @@ class Request(GraphForm):
     """How tensors are written in the answer."""
 
     nan_policy: Literal["ieee", "mask", "raise"] = "ieee"
-    """`mask`: a zero cotangent wins over an infinite slope. `raise`: a NaN or infinity from finite numbers is an error."""
+    """`mask`: a zero cotangent wins over an infinite slope. `raise`: making a NaN or infinity is an error."""
 
     timeout: float | None = Field(None, gt=0)
     """Seconds for this request; may only lower the service's own."""

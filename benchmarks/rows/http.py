@@ -29,19 +29,19 @@ def http_row(
 
     def contenders(stack: ExitStack) -> dict[str, Contender]:
         posted = orjson.dumps(body())
-
-        def asking(module: str) -> Asked:
-            connection = stack.enter_context(Connection(stack.enter_context(serving(module))))
-            return lambda path: _repeated(connection, Connection.post(path, posted))
-
-        ours = Contender(asking("app")("/grad"), numbers_in)
-        return {OURS: ours, **beside(posted, asking("benchmarks.bare"))}
+        ports = stack.enter_context(serving("app", "benchmarks.bare"))
+        ours, bare = (_asking(stack.enter_context(Connection(port)), posted) for port in ports)
+        return {OURS: Contender(ours("/grad"), numbers_in), **beside(posted, bare)}
 
     return enter(Row(name, title, "http", contenders))
 
 
-def _repeated(connection: Connection, request: bytes) -> Callable[[], bytes]:
-    return lambda: connection.ask(request)
+def _asking(connection: Connection, posted: bytes) -> Asked:
+    def at(path: str) -> Callable[[], bytes]:
+        request = Connection.post(path, posted)
+        return lambda: connection.ask(request)
+
+    return at
 
 
 def numbers_in(answer: bytes) -> list[np.ndarray]:

@@ -22,6 +22,7 @@ add = binary(
     "Sum, element by element.",
     np.add,
     (lambda out, x, y: 1.0, lambda out, x, y: 1.0),
+    operands=(Operand("x1", "biufc"), Operand("x2", "biufc")),
     refusals=MISMATCH,
 )
 
@@ -30,7 +31,7 @@ subtract = binary(
     "Difference, element by element.",
     np.subtract,
     (lambda out, x, y: 1.0, lambda out, x, y: -1.0),
-    operands=(Operand("x1", "iuf"), Operand("x2", "iuf")),
+    operands=(Operand("x1", "iufc"), Operand("x2", "iufc")),
     torch="sub",
     refusals=MISMATCH,
 )
@@ -73,11 +74,17 @@ masked_multiply = binary(
     flops=lambda out, *shapes, **attrs: 3 * math.prod(out),
 )
 
+
+def _reciprocal(y: Node) -> Slope:
+    value = _constant(y)
+    return ops.reciprocal(y) if value is None or value == 0 else 1.0 / value
+
+
 divide = binary(
     "divide",
     "Quotient, element by element; integers are divided as float64.",
     np.divide,
-    (lambda out, x, y: ops.reciprocal(y), lambda out, x, y: -out * ops.reciprocal(y)),
+    (lambda out, x, y: _reciprocal(y), lambda out, x, y: -out * ops.reciprocal(y)),
     at=((-2.0, 2.0), (0.5, 2.0)),
     inexact=True,
     torch="div",
@@ -89,7 +96,7 @@ negative = unary(
     "The value with its sign changed.",
     np.negative,
     lambda out, x: -1.0,
-    operands=(Operand("x", "iuf"),),
+    operands=(Operand("x", "iufc"),),
     inexact=False,
     torch="neg",
 )

@@ -18,7 +18,7 @@ import numpy as np
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, cast, define, ops
 from engine.derivative import Custom, Flat, Linear, by_slope, times, zeros
-from engine.errors import InvalidGraph, ShapeMismatch
+from engine.errors import DtypeMismatch, InvalidGraph, ShapeMismatch
 from engine.families import (
     FOLDED,
     KEEPDIMS,
@@ -50,6 +50,8 @@ TOTALS = (
 def _total_dtype(x: Dtype, *, dtype: str | None, **attrs: Any) -> Dtype:
     """The Array API's: whole numbers are summed in 64 bits, so that small dtypes do not overflow."""
     if dtype is not None:
+        if x.kind == "c" and DTYPES[dtype].kind != "c":
+            raise DtypeMismatch(f"a sum of {x.name} does not go into {dtype}, which has no imaginary part")
         return DTYPES[dtype]
     return DTYPES["uint64"] if x.kind == "u" else INT64 if x.kind in "bi" else x
 
@@ -96,6 +98,7 @@ sum = reduction(
     "Sum over axes. Whole numbers and booleans are summed as int64 or uint64.",
     np.add.reduce,
     Linear(lambda g, x, *, axis, **attrs: ops.broadcast_to(_unfold(g, x, axis), shape=x.shape)),
+    operands=(Operand("x", "biufc"),),
     attrs={"dtype": DTYPE},
     returns=_total_dtype,
     same=_unsummed,

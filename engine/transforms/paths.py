@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from engine.core import RESULT, Node
+from engine.types import is_inexact
 
 
 def between(sources: Iterable[Node], targets: Sequence[Node]) -> list[Node]:
@@ -24,4 +25,6 @@ def between(sources: Iterable[Node], targets: Sequence[Node]) -> list[Node]:
 
 def passes(node: Node) -> bool:
     """Whether a derivative can pass through the op of `node` at all."""
+    if not any(is_inexact(spec.dtype) for spec in node.specs):
+        return False
     return node.op is RESULT or (node.op.derivative is not None and not node.op.derivative.is_flat)

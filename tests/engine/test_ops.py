@@ -213,12 +213,11 @@ def test_refuses_what_it_has_no_attribute_for(op: Op) -> None:
     assert caught.value.code == "unknown_attribute"
 
 
-@every_op
+@pytest.mark.parametrize("op", [op for op in ops if op.operands], ids=lambda op: op.name)
 def test_refuses_one_operand_too_few(op: Op) -> None:
-    if not op.operands:
-        pytest.skip("takes no operands")
+    needed = sum(operand.default is None for operand in op.operands)
     with pytest.raises(EngineError) as caught:
-        op.apply(Graph(), [1.0] * (len(op.operands) - 1), op.samples[0].attrs)
+        op.apply(Graph(), [1.0] * (needed - 1), op.samples[0].attrs)
     assert caught.value.code == "invalid_graph"
 
 

@@ -1,0 +1,186 @@
+"""What is JSON and what is not; and that no form of it, however odd, does more than be refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.app.mutations import PATHS
+from tests.app.support import ask, post, problem, refused
+from tests.conftest import AppClient
+
+CALLS = sorted(PATHS.values())
+
+NOT_JSON = {
+    "empty": b"",
+    "blank": b" \n",
+    "cut": b'{"expression": "x"',
+    "two": b"{}{}",
+    "trailing words": b"{} x",
+    "NaN": b'{"inputs": {"x": NaN}}',
+    "Infinity": b'{"inputs": {"x": -Infinity}}',
+    "overflow": b'{"inputs": {"x": 1e400}}',
+    "endless integer": b'{"inputs": {"x": ' + b"9" * 5000 + b"}}",
+    "trailing comma in a list": b'{"inputs": {"x": [1,]}}',
+    "trailing comma in an object": b'{"expression": "x",}',
+    "byte-order mark": b'\xef\xbb\xbf{"expression": "x"}',
+    "invalid UTF-8": b'{"expression": "\xff"}',
+    "overlong UTF-8": b'{"expression": "\xc0\xaf"}',
+    "UTF-16": '{"expression": "x"}'.encode("utf-16"),
+    "lone surrogate": b'{"expression": "\\ud800"}',
+    "lone surrogate as a name": b'{"inputs": {"\\udfff": 1}}',
+    "leading zero": b'{"inputs": {"x": 01}}',
+    "leading plus": b'{"inputs": {"x": +1}}',
+    "no digit before the point": b'{"inputs": {"x": .5}}',
+    "hexadecimal": b'{"inputs": {"x": 0x10}}',
+    "single quotes": b"{'expression': 'x'}",
+    "name without quotes": b'{expression: "x"}',
+    "comment": b'{"expression": "x"} // done',
+    "control character": b'{"expression": "\n"}',
+    "NUL": b"\x00",
+    "deeper than any stack": b"[" * 200_000 + b"]" * 200_000,
+}
+
+
+@pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
+def test_what_is_not_json_is_refused(client: httpx.Client, body: bytes) -> None:
+    found = refused(client, "/grad", body, "invalid_json")
+    assert found["status"] == 400
+    assert found["pointer"] is None
+
+
+@pytest.mark.parametrize("path", CALLS)
+@pytest.mark.parametrize("body", [b"null", b"[]", b"3", b'"x"', b"true", b"[{}]"])
+def test_a_body_is_an_object(client: httpx.Client, path: str, body: bytes) -> None:
+    found = refused(client, path, body, "invalid_request")
+    assert found["pointer"] == ""
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_an_object_with_nothing_in_it_is_no_request(client: httpx.Client, path: str) -> None:
+    refused(client, path, {}, "invalid_request")
+
+
+@pytest.mark.parametrize("path", CALLS)
+@pytest.mark.parametrize("name", ["speed", "__proto__", "a/b~c", "x[0]", "", "é", "Inputs"])
+def test_an_unknown_field_is_refused_by_name(client: httpx.Client, path: str, name: str) -> None:
+    body = {"expression": "x", name: 1}
+    found = problem(post(client, path, body))
+    assert found["code"] == "invalid_request"
+    pointers = [found["pointer"], *(each["pointer"] for each in found["errors"])]
+    assert "/" + name.replace("~", "~0").replace("/", "~1") in pointers
+
+
+@pytest.mark.parametrize(("levels", "status"), [(63, 422), (64, 422), (65, 400), (66, 400)])
+def test_nesting_is_counted_with_the_body_itself(client: httpx.Client, levels: int, status: int) -> None:
+    tensor: Any = 1
+    for _ in range(levels - 2):
+        tensor = [tensor]
+    found = problem(post(client, "/grad/value", {"expression": "x", "inputs": {"x": tensor}}))
+    assert found["status"] == status
+    assert found["limit"]["name"] == ("rank" if status == 422 else "json_nesting")
+
+
+def test_nesting_of_objects_counts_too(app_client: AppClient) -> None:
+    client = app_client(json_nesting=3)
+    ask(client, "/grad/value", {"expression": "x", "inputs": {"x": {"data": 1}}})
+    found = refused(client, "/grad/value", {"expression": "x", "inputs": {"x": {"data": [1]}}}, "limit_exceeded")
+    assert found["limit"] == {"name": "json_nesting", "max": 3, "actual": 4}
+
+
+WRONG: list[Any] = [None, True, 3, -1.5, "q", [], [1], ["q"], {}, {"q": 1}, [[]]]
+RIGHT: dict[str, tuple[Any, ...]] = {
+    "expression": ("q",),
+    "graph": (),
+    "graph_id": (),
+    "inputs": ({},),
+    "outputs": (),
+    "include": ([],),
+    "wrt": ([],),
+    "batch": ([],),
+    "encoding": (),
+    "nan_policy": (),
+    "timeout": (3,),
+    "grad_outputs": ({},),
+    "accumulate": ({},),
+    "order": (),
+    "tangents": (),
+    "direction": (),
+    "vectors": (),
+    "path": (),
+    "mode": (),
+    "name": ("q",),
+}
+"""By field, the odd values that it may have; null is at times allowed, and goes untested where it is."""
+MAY_BE_NULL = {"graph", "graph_id", "outputs", "wrt", "timeout", "grad_outputs", "order", "path", "name", "expression"}
+
+
+def _wrong_types() -> list[Any]:
+    rows = []
+    for model, path in PATHS.items():
+        for name in model.model_fields:
+            wrong = [each for each in WRONG if each not in RIGHT[name] and not (each is None and name in MAY_BE_NULL)]
+            rows += [pytest.param(path, name, value, id=f"{path}-{name}-{value}") for value in wrong]
+    return rows
+
+
+@pytest.mark.parametrize(("path", "name", "value"), _wrong_types())
+def test_a_field_of_the_wrong_type_is_refused(client: httpx.Client, path: str, name: str, value: Any) -> None:
+    body = {"expression": "q", "inputs": {"q": 1}, name: value}
+    found = problem(post(client, path, body))
+    assert 400 <= found["status"] < 500
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("/grad/nth", "order", "2"),
+        ("/grad/nth", "order", True),
+        ("/grad/nth", "order", 1.5),
+        ("/grad/check", "order", "1"),
+        ("/grad/check", "order", True),
+        ("/grad/value", "timeout", "5"),
+        ("/grad/value", "timeout", True),
+    ],
+)
+def test_text_and_booleans_are_no_numbers(client: httpx.Client, path: str, field: str, value: Any) -> None:
+    found = refused(client, path, {"expression": "x", "inputs": {"x": 1}, field: value}, "invalid_request")
+    assert found["pointer"] == f"/{field}"
+
+
+HUGE = [2**63, 2**64, 10**30, 10**400, -(10**30)]
+
+
+@pytest.mark.parametrize("huge", HUGE, ids=lambda huge: f"{float(str(huge)[:300]):.0e}")
+def test_huge_integers_are_refused_wherever_they_stand(client: httpx.Client, huge: int) -> None:
+    """They fit neither int64 nor, some of them, a float; and JSON writers have limits of their own."""
+    bodies: list[tuple[str, Any]] = [
+        ("/grad/nth", {"expression": "x", "inputs": {"x": 1}, "order": huge}),
+        ("/grad/taylor", {"expression": "x", "inputs": {"x": 1}, "direction": {"x": 1}, "order": huge}),
+        ("/grad/check", {"expression": "x", "inputs": {"x": 1}, "order": huge}),
+        ("/grad/value", {"expression": "x", "inputs": {"x": {"data": huge, "dtype": "int64"}}}),
+        ("/grad/value", {"expression": "x", "inputs": {"x": {"data": [1], "shape": [huge]}}}),
+        ("/grad/value", {"graph": {"nodes": [{"id": "y", "op": "zeros", "attrs": {"shape": [huge]}}]}}),
+        ("/grad/value", {"graph": {"nodes": [{"id": "y", "op": "eye", "attrs": {"n_rows": huge}}]}}),
+        ("/grad/value", {"graph": {"nodes": [{"id": "y", "op": "sum", "inputs": [1], "attrs": {"axis": huge}}]}}),
+        ("/graphs/inspect", {"expression": "x", "inputs": {"x": {"shape": [huge]}}}),
+    ]
+    for path, body in bodies:
+        # As text: a writer of JSON that is faster than Python's refuses such numbers.
+        assert 400 <= problem(post(client, path, _text(body)))["status"] < 500
+
+
+def _text(body: Any) -> bytes:
+    return json.dumps(body).encode()
+
+
+@pytest.mark.parametrize("huge", [10**30, 10**400], ids=["1e30", "1e400"])
+def test_huge_integers_as_real_attributes_are_rounded_or_refused(client: httpx.Client, huge: int) -> None:
+    for op, attrs in (("grad_scale", {"scale": huge}), ("pad", {"pad_width": 1, "constant_values": huge})):
+        graph = {"nodes": [{"id": "y", "op": op, "inputs": ["x"], "attrs": attrs}]}
+        response = post(client, "/grad/value", _text({"graph": graph, "inputs": {"x": [1]}, "include": ["nodes"]}))
+        assert response.status_code == 200 or problem(response)["status"] < 500
+

@@ -1,0 +1,240 @@
+"""What derivatives are at kinks and singular points: the table of the documentation, a row a test.
+
+The law is PyTorch's: the gradient where there is one; the subgradient of least norm where the function is convex, the
+supergradient where it is concave; else by continuity, infinity allowed; NaN where nothing is defined.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.core import ops
+from engine.errors import NonFinite
+from tests.support.asking import ask
+from tests.support.numeric import assert_close
+
+NAN, INF = math.nan, math.inf
+
+
+@dataclass(frozen=True)
+class Row:
+    """An expression at a point, its value there, and its gradient by each input."""
+
+    expression: str
+    inputs: dict[str, Any]
+    value: Any
+    gradients: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.expression} at {', '.join(map(str, self.inputs.values()))}".replace(" ", "")
+
+    @property
+    def is_known(self) -> bool:
+        return all(name in ops for name in re.findall(r"(\w+)\(", self.expression))
+
+
+ROWS = [
+    Row("abs(x)", {"x": 0.0}, 0.0, {"x": 0.0}),
+    Row("sign(x)", {"x": 0.0}, 0.0, {"x": 0.0}),
+    Row("copysign(x, y)", {"x": 0.0, "y": 1.0}, 0.0, {"x": 0.0, "y": 0.0}),
+    Row("relu(x)", {"x": 0.0}, 0.0, {"x": 0.0}),
+    Row("relu6(x)", {"x": [0.0, 6.0]}, [0.0, 6.0], {"x": [0.0, 0.0]}),
+    Row("leaky_relu(x, negative_slope=0.25)", {"x": 0.0}, 0.0, {"x": 0.25}),
+    Row("maximum(x, y)", {"x": 3.0, "y": 3.0}, 3.0, {"x": 0.5, "y": 0.5}),
+    Row("minimum(x, y)", {"x": 3.0, "y": 3.0}, 3.0, {"x": 0.5, "y": 0.5}),
+    Row("fmax(x, y)", {"x": 3.0, "y": 3.0}, 3.0, {"x": 0.5, "y": 0.5}),
+    Row("fmin(x, y)", {"x": 3.0, "y": 3.0}, 3.0, {"x": 0.5, "y": 0.5}),
+    Row("max(x)", {"x": [1.0, 3.0, 3.0]}, 3.0, {"x": [0.0, 0.5, 0.5]}),
+    Row("min(x)", {"x": [1.0, 1.0, 3.0]}, 1.0, {"x": [0.5, 0.5, 0.0]}),
+    Row("max(x)", {"x": [2.0, 2.0, 2.0, 2.0]}, 2.0, {"x": [0.25, 0.25, 0.25, 0.25]}),
+    Row("median(x)", {"x": [1.0, 3.0, 3.0]}, 3.0, {"x": [0.0, 0.5, 0.5]}),
+    Row("clip(x, 0, 1)", {"x": [0.0, 1.0, 2.0]}, [0.0, 1.0, 1.0], {"x": [1.0, 1.0, 0.0]}),
+    Row("clip(x, low, 9)", {"x": 2.0, "low": 2.0}, 2.0, {"x": 1.0, "low": 0.0}),
+    Row("sum(max_pool2d(x, kernel_size=2))", {"x": [[[[1.0, 1.0], [1.0, 1.0]]]]}, 1.0, {"x": [[[[1, 0], [0, 0]]]]}),
+    Row("sqrt(x)", {"x": 0.0}, 0.0, {"x": INF}),
+    Row("cbrt(x)", {"x": 0.0}, 0.0, {"x": INF}),
+    Row("log(x)", {"x": 0.0}, -INF, {"x": INF}),
+    Row("vector_norm(x)", {"x": [0.0, 0.0]}, 0.0, {"x": [0.0, 0.0]}),
+    Row("vector_norm(x, ord=1)", {"x": [0.0, -2.0]}, 2.0, {"x": [0.0, -1.0]}),
+    Row("vector_norm(x, ord=3)", {"x": [0.0, 0.0]}, 0.0, {"x": [0.0, 0.0]}),
+    Row("vector_norm(x, ord=Infinity)", {"x": [2.0, -2.0, 1.0]}, 2.0, {"x": [0.5, -0.5, 0.0]}),
+    Row("std(x)", {"x": [2.0, 2.0]}, 0.0, {"x": [0.0, 0.0]}),
+    Row("var(x)", {"x": [2.0, 2.0]}, 0.0, {"x": [0.0, 0.0]}),
+    Row("pow(x, y)", {"x": 0.0, "y": 0.0}, 1.0, {"x": 0.0, "y": 0.0}),
+    Row("pow(x, y)", {"x": 0.0, "y": 2.0}, 0.0, {"x": 0.0, "y": 0.0}),
+    Row("pow(x, y)", {"x": -2.0, "y": 2.0}, 4.0, {"x": -4.0, "y": NAN}),
+    Row("x**0", {"x": 0.0}, 1.0, {"x": 0.0}),
+    Row("x**1", {"x": 0.0}, 0.0, {"x": 1.0}),
+    Row("x**2", {"x": 0.0}, 0.0, {"x": 0.0}),
+    Row("x**0.5", {"x": 0.0}, 0.0, {"x": INF}),
+    Row("atan2(x, y)", {"x": 0.0, "y": 0.0}, 0.0, {"x": 0.0, "y": 0.0}),
+    Row("hypot(x, y)", {"x": 0.0, "y": 0.0}, 0.0, {"x": 0.0, "y": 0.0}),
+    Row("prod(x)", {"x": [0.0, 2.0, 3.0]}, 0.0, {"x": [6.0, 0.0, 0.0]}),
+    Row("prod(x)", {"x": [0.0, 0.0, 3.0]}, 0.0, {"x": [0.0, 0.0, 0.0]}),
+    Row("cumulative_prod(x)", {"x": [2.0, 0.0, 3.0]}, [2.0, 0.0, 0.0], {"x": [1.0, 8.0, 0.0]}),
+    Row("sinc(x)", {"x": 0.0}, 1.0, {"x": 0.0}),
+    Row("xlogy(x, y)", {"x": 0.0, "y": 0.0}, 0.0, {"x": 0.0, "y": 0.0}),
+    Row("xlog1py(x, y)", {"x": 0.0, "y": -1.0}, 0.0, {"x": 0.0, "y": 0.0}),
+    Row("det(x)", {"x": [[1.0, 2.0], [2.0, 4.0]]}, 0.0, {"x": [[4.0, -2.0], [-2.0, 1.0]]}),
+    Row(
+        "det(x)",
+        {"x": [[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [1.0, 0.0, 1.0]]},
+        0.0,
+        {"x": [[4.0, 4.0, -4.0], [-2.0, -2.0, 2.0], [0.0, 0.0, 0.0]]},
+    ),
+    Row("sum(eigvalsh(x)**2)", {"x": [[2.0, 0.0], [0.0, 2.0]]}, 8.0, {"x": [[4.0, 0.0], [0.0, 4.0]]}),
+    Row("sum(svdvals(x)**2)", {"x": [[2.0, 0.0], [0.0, 2.0]]}, 8.0, {"x": [[4.0, 0.0], [0.0, 4.0]]}),
+    Row("floor(x)", {"x": 2.0}, 2.0, {"x": 0.0}),
+    Row("round(x)", {"x": [0.5, 1.5, 2.5]}, [0.0, 2.0, 2.0], {"x": [0.0, 0.0, 0.0]}),
+    Row("where(x > 0, sqrt(x), 0)", {"x": 0.0}, 0.0, {"x": NAN}),
+    Row("logsumexp(x)", {"x": [-INF, 0.0]}, 0.0, {"x": [0.0, 1.0]}),
+    Row("softmax(x)[1]", {"x": [-INF, 0.0]}, 1.0, {"x": [0.0, 0.0]}),
+    Row("nansum(x)", {"x": ["NaN", 2.0]}, 2.0, {"x": [0.0, 1.0]}),
+    Row("nan_to_num(x)", {"x": ["NaN", 2.0]}, [0.0, 2.0], {"x": [0.0, 1.0]}),
+]
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.is_known], ids=str)
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+def test_convention(row: Row, mode: str) -> None:
+    """Value and gradient are as decided; forward mode says the same as reverse mode."""
+    found = ask("grad", row.expression, row.inputs, ones=True)
+    assert_close(found["values"]["out"], row.value, 1e-12, "value")
+    gradients = found["gradients"]
+    if mode == "forward":
+        jacobian = ask("jacobian", f"sum({row.expression})", row.inputs, mode="forward")["jacobian"]["out"]
+        gradients = jacobian
+    assert gradients.keys() == row.gradients.keys()
+    for name, expected in row.gradients.items():
+        if mode == "forward" and np.isnan(expected).any():
+            continue
+        assert_close(gradients[name], np.array(expected, float), 1e-12, f"gradient by {name}")
+
+
+SECOND = [
+    Row("sum(abs(x))", {"x": 0.0}, None, {"x": 0.0}),
+    Row("relu(x)", {"x": 0.0}, None, {"x": 0.0}),
+    Row("x**2", {"x": 0.0}, None, {"x": 2.0}),
+    Row("x**3", {"x": 0.0}, None, {"x": 0.0}),
+    Row("sinc(x)", {"x": 0.0}, None, {"x": -math.pi**2 / 3}),
+    Row("prod(x)", {"x": [0.0, 0.0, 3.0]}, None, {"x": [[0.0, 3.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]]}),
+    Row("sum(clip(x, 0, 1)**2)", {"x": [0.0, 1.0]}, None, {"x": [[2.0, 0.0], [0.0, 2.0]]}),
+    Row("vector_norm(x)**2", {"x": [3.0, 4.0]}, None, {"x": [[2.0, 0.0], [0.0, 2.0]]}),
+]
+
+
+@pytest.mark.parametrize("row", [row for row in SECOND if row.is_known], ids=str)
+def test_second_order_at_the_point(row: Row) -> None:
+    hessian = ask("hessian", row.expression, row.inputs)["hessian"]
+    assert_close(hessian["x"]["x"], np.array(row.gradients["x"], float), 1e-12, "Hessian")
+
+
+# nan_policy: "mask"
+
+MASKED = [
+    ("where(x > 0, sqrt(x), 0)", "sqrt(x)"),
+    ("where(x > 0, log(x), 0)", "log(x)"),
+    ("where(x > 0, 1 / x, 0)", "1 / x"),
+    ("where(x > 0, x * log(x), 0)", "x * log(x)"),
+    ("where(x > 0, x**1.5, 0)", "x**1.5"),
+    ("where(x > 0, x**0.5 * exp(x), 0)", "x**0.5 * exp(x)"),
+    ("where(x > 0, rsqrt(x), 0)", "rsqrt(x)"),
+    ("where(x > 0, lgamma(x), 0)", "lgamma(x)"),
+    ("where(x > 0, pow(x, sin(x)), 0)", "pow(x, sin(x))"),
+]
+X = np.array([0.0, 4.0])
+every_masked = pytest.mark.parametrize(("guarded", "plain"), MASKED, ids=[guarded for guarded, _ in MASKED])
+
+
+def masked(call: str, guarded: str, **more: Any) -> Any:
+    return ask(call, guarded, {"x": X}, nan_policy="mask", **more)
+
+
+def plain_derivatives(plain: str, order: int) -> list[float]:
+    rows = ask("nth", plain, {"x": X[1]}, order=order)["derivatives"]
+    return [float(row["value"]) for row in rows]
+
+
+@every_masked
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_mask_gives_zero_where_the_branch_is_not_taken(guarded: str, plain: str, order: int) -> None:
+    found = masked("nth", guarded, order=order)["derivatives"][-1]["value"]
+    assert_close(found, np.array([0.0, plain_derivatives(plain, order)[-1]]), 1e-11, f"order {order}")
+
+
+@every_masked
+def test_mask_holds_in_every_call(guarded: str, plain: str) -> None:
+    first, second = plain_derivatives(plain, 2)
+    one, two = np.diag([0.0, first]), np.diag([0.0, second])
+    ones = {"x": np.ones(2)}
+    assert_close(masked("grad", guarded, ones=True)["gradients"]["x"], one.diagonal(), 1e-11, "grad")
+    assert_close(masked("jvp", guarded, tangents=ones)["tangents"]["out"], one.diagonal(), 1e-11, "jvp")
+    for mode in ("forward", "reverse"):
+        assert_close(masked("jacobian", guarded, mode=mode)["jacobian"]["out"]["x"], one, 1e-11, f"jacobian {mode}")
+    total = f"sum({guarded})"
+    assert_close(masked("hessian", total)["hessian"]["x"]["x"], two, 1e-11, "hessian")
+    assert_close(masked("hvp", total, vectors=ones)["hvp"]["x"], two.diagonal(), 1e-11, "hvp")
+    path = masked("nth", guarded, path=["x", "x"])["derivatives"][-1]["value"]
+    assert_close(path, two.diagonal(), 1e-11, "path")
+    coefficients = masked("taylor", guarded, direction=ones, order=2)["coefficients"]["out"]
+    assert_close(coefficients[2] * 2, two.diagonal(), 1e-11, "taylor")
+
+
+@every_masked
+def test_mask_changes_no_value(guarded: str, plain: str) -> None:
+    assert np.array_equal(masked("value", guarded)["values"]["out"], ask("value", guarded, {"x": X})["values"]["out"])
+
+
+def test_without_mask_the_branch_that_is_not_taken_shows() -> None:
+    assert np.isnan(ask("grad", "where(x > 0, sqrt(x), 0)", {"x": X}, ones=True)["gradients"]["x"][0])
+
+
+def test_mask_keeps_an_infinite_slope_that_counts() -> None:
+    assert ask("grad", "sqrt(x)", {"x": 0.0}, nan_policy="mask")["gradients"]["x"] == INF
+
+
+# nan_policy: "raise"
+
+
+def test_raise_names_the_first_node_that_gave_an_infinity() -> None:
+    with pytest.raises(NonFinite) as caught:
+        ask("value", "a = x - 1\nb = log(a)\ny = b * 0", {"x": 1.0}, nan_policy="raise")
+    assert caught.value.node == "b"
+
+
+def test_raise_looks_at_derivatives() -> None:
+    assert ask("value", "y = sqrt(x)", {"x": 0.0}, nan_policy="raise")["values"]["y"] == 0
+    with pytest.raises(NonFinite) as caught:
+        ask("grad", "r = sqrt(x); y = 2 * r", {"x": 0.0}, nan_policy="raise")
+    assert caught.value.node == "r"
+
+
+def test_raise_leaves_infinite_inputs_alone() -> None:
+    found = ask("value", "exp(-x)", {"x": INF}, nan_policy="raise")
+    assert found["values"]["out"] == 0
+
+
+def test_raise_changes_nothing_that_is_finite() -> None:
+    plain, careful = (ask("grad", "sin(x) * x", {"x": 0.7}, nan_policy=policy) for policy in ("ieee", "raise"))
+    assert plain["gradients"]["x"] == careful["gradients"]["x"]
+
+
+# Values of linear algebra are fine where vectors are not
+
+
+@pytest.mark.skipif("eigh" not in ops, reason="needs eigh")
+def test_vectors_at_equal_eigenvalues_have_no_derivative() -> None:
+    found = ask("grad", "w, v = eigh(A); y = v[0, 0]", {"A": np.eye(2)}, outputs=["y"])
+    assert np.isnan(found["gradients"]["A"]).any()
+
+
+@pytest.mark.skipif("svd" not in ops, reason="needs svd")
+def test_vectors_at_equal_singular_values_have_no_derivative() -> None:
+    found = ask("grad", "u, s, vh = svd(A); y = u[0, 0]", {"A": np.eye(2)}, outputs=["y"])
+    assert np.isnan(found["gradients"]["A"]).any()
