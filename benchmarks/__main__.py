@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.report import Found, record, table
+from benchmarks.report import Found, record, table, this_machine
 from benchmarks.rows import ROWS
 from benchmarks.timing import Disagreement, Row, time_row
 
@@ -25,10 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"{row.name:16} {row.group:14} {row.title}" for row in ROWS.values()))
         return 0 if asked.list else 2
     seconds = asked.seconds or (QUICK_SECONDS if asked.quick else SECONDS)
-    begun = time.perf_counter()
+    begun, machine = time.perf_counter(), this_machine()
     found = [_found(row, seconds) for row in rows]
-    print(table(found))
-    asked.json.write_text(json.dumps(record(found), indent=1, ensure_ascii=False) + "\n")
+    print(table(found, machine))
+    asked.json.write_text(json.dumps(record(found, machine), indent=1, ensure_ascii=False) + "\n")
     print(f"\n{len(found)} rows in {time.perf_counter() - begun:.0f} s; everything is in {asked.json}")
     return int(any(each.fault for each in found))
 

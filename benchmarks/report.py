@@ -31,8 +31,8 @@ class Found:
     fault: str | None = None
 
 
-def machine() -> dict[str, Any]:
-    """What the times depend on beside the code."""
+def this_machine() -> dict[str, Any]:
+    """What the times depend on beside the code; the load is that of now."""
     peers = {name: f"{peer.VERSION}{_threads(peer.THREADS)}" for name, peer in installed().items()}
     return {
         "processor": _processor(),
@@ -41,7 +41,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
-        "load": [round(each, 2) for each in os.getloadavg()],
+        "load": round(os.getloadavg()[0], 2),
         "BLAS threads": os.environ.get("OPENBLAS_NUM_THREADS", "not set"),
         "peers": peers,
     }
@@ -57,9 +57,9 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def record(found: Sequence[Found]) -> dict[str, Any]:
+def record(found: Sequence[Found], machine: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, for a file. Times are in seconds."""
-    return {"machine": machine(), "unit": "seconds", "rows": [_row_record(each) for each in found]}
+    return {"machine": machine, "unit": "seconds", "rows": [_row_record(each) for each in found]}
 
 
 def _row_record(found: Found) -> dict[str, Any]:
@@ -73,12 +73,12 @@ def _row_record(found: Found) -> dict[str, Any]:
     return entry | ({"fault": found.fault} if found.fault else {})
 
 
-def table(found: Iterable[Found]) -> str:
-    """All groups, each as a table of its own columns."""
+def table(found: Iterable[Found], machine: Mapping[str, Any]) -> str:
+    """The machine, and all groups, each as a table of its own columns."""
     groups: dict[str, list[Found]] = {}
     for each in found:
         groups.setdefault(each.row.group, []).append(each)
-    parts = [_machine_line()]
+    parts = [_machine_lines(machine)]
     for group, members in groups.items():
         growing = members[0].row.parameter is not None
         header, lines = _growth_lines(members) if growing else _lines(members)
@@ -86,11 +86,9 @@ def table(found: Iterable[Found]) -> str:
     return "\n\n".join([*parts, LEGEND])
 
 
-def _machine_line() -> str:
-    facts = machine()
-    peers = facts.pop("peers")
-    listed = [f"{name} {value}" for name, value in facts.items()]
-    return "\n".join([" · ".join(listed), "peers: " + (" · ".join(f"{k} {v}" for k, v in peers.items()) or "none")])
+def _machine_lines(machine: Mapping[str, Any]) -> str:
+    facts = " · ".join(f"{name} {value}" for name, value in machine.items() if name != "peers")
+    return f"{facts}\npeers: {' · '.join(f'{name} {value}' for name, value in machine['peers'].items()) or 'none'}"
 
 
 def _lines(members: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
@@ -134,7 +132,7 @@ def duration(seconds: float) -> str:
 
 
 def _ratio(value: float) -> str:
-    return f"×{value:.2f}" if value < 10 else f"×{value:,.0f}"
+    return f"×{value:,.0f}" if value >= 10 else f"×{value:.2f}" if value >= 0.1 else f"×{value:.1g}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -45,7 +45,20 @@ REQUESTS = [(PATHS[model], row["value"]) for model, rows in EXAMPLES.items() for
 NAMES = ["x", "y", "out", "x.0", "", "a/b~c", "~1", "__proto__", "constructor", "grad_outputs/y", "probe/1", "é" * 70]
 NUMBERS = [0, -0.0, -1, 2, 3.5, 17, 1e308, 5e-324, 2**31, 2**53 + 1, 2**63, 2**64, 10**30, 10**400]
 TEXTS = ["NaN", "-Infinity", "nan", "1", "ones", "float32", "int64", "complex64", "\x00", "\ud83d\ude00", "x" * 300]
-EXPRESSIONS = ["x; x", "y = x; y = x", "sum(x)", "x @ x", "svd(x)", "x[9]", "x**-1", "(" * 9, "log(-x)", "x # y", "'", "1"]
+EXPRESSIONS = [
+    "x; x",
+    "y = x; y = x",
+    "sum(x)",
+    "x @ x",
+    "svd(x)",
+    "x[9]",
+    "x**-1",
+    "(" * 9,
+    "log(-x)",
+    "x # y",
+    "'",
+    "1",
+]
 TENSORS: list[Any] = [
     {"data": [1, 2], "dtype": "float32"},
     {"data": [1.5], "dtype": "int8"},
@@ -72,7 +85,11 @@ OTHERS: list[Any] = [None, True, False, [], {}, [[]], {"": {}}]
 hostile = st.one_of(
     *(st.sampled_from(each) for each in (NAMES, NUMBERS, TEXTS, EXPRESSIONS, TENSORS, NODES, OTHERS)),
     st.recursive(
-        st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.text(max_size=9),
+        st.none()
+        | st.booleans()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.integers()
+        | st.text(max_size=9),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
         max_leaves=6,
     ),

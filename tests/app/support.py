@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
-import orjson
 
 from app.http.problems import CODES, MEDIA_TYPE
 
@@ -27,7 +27,7 @@ def ask(client: httpx.Client, path: str, body: Any, **options: Any) -> Any:
 
 def post(client: httpx.Client, path: str, body: Any, **options: Any) -> httpx.Response:
     """The response to a body of plain values, or of bytes as they are."""
-    content = body if isinstance(body, bytes) else orjson.dumps(body)
+    content = body if isinstance(body, bytes) else json.dumps(body, allow_nan=False).encode()
     headers = {"Content-Type": "application/json"} | options.pop("headers", {})
     return client.post(path, content=content, headers=headers, **options)
 

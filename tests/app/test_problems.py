@@ -48,13 +48,20 @@ CASES = [
     Case("invalid_tensor", {"expression": "x", "inputs": {"x": {"data": [1], "dtype": "f8"}}}, "/inputs/x/dtype"),
     Case("invalid_tensor", {"expression": "x", "inputs": {"x": {"data": [1, 2], "shape": [3]}}}, "/inputs/x/data"),
     Case("invalid_tensor", {"expression": "x", "inputs": {"a/b~c": "q"}}, "/inputs/a~1b~0c"),
-    Case("invalid_tensor", {"graph": graph(node("y", "sin", {"data": [], "q": 1}))}, "/graph/nodes/0/inputs/0/q"),
+    Case(
+        "invalid_tensor",
+        {"graph": graph(node("y", "sin", {"data": [], "q": 1}))},
+        "/graph/nodes/0/inputs/0/q",
+        node="y",
+    ),
     Case("invalid_graph", {"graph": {"nodes": []}}, "/graph/nodes"),
     Case("invalid_graph", {"graph": graph(node("1", "sin", "x")), "inputs": X}, "/graph/nodes/0/id"),
     Case("invalid_graph", {"graph": graph(SINE["nodes"][0], node("y", "cos", "x"))}, "/graph/nodes/1/id", node="y"),
     Case("invalid_graph", {"graph": graph(node("y", "add", "x")), "inputs": X}, "/graph/nodes/0/inputs", node="y"),
     Case("invalid_graph", {"graph": graph(node("y", "sin", "x", q=1) | {"at": 2})}, "/graph/nodes/0/at", node="y"),
-    Case("graph_cycle", {"graph": graph(node("a", "sin", "b"), node("b", "sin", "a"))}, "/graph/nodes/0/inputs", node="a"),
+    Case(
+        "graph_cycle", {"graph": graph(node("a", "sin", "b"), node("b", "sin", "a"))}, "/graph/nodes/0/inputs", node="a"
+    ),
     Case("unknown_op", {"graph": graph(node("y", "sine", "x"))}, "/graph/nodes/0/op", node="y", contains="sin"),
     Case("unknown_attribute", {"graph": graph(node("y", "sin", "x", axis=0))}, "/graph/nodes/0/attrs/axis", node="y"),
     Case("unknown_name", {"expression": "x", "inputs": X, "wrt": ["x", "z"]}, "/wrt/1"),
@@ -64,18 +71,48 @@ CASES = [
     Case("unknown_name", {"expression": "x", "inputs": X, "accumulate": {"a/b": 1}}, "/accumulate/a~1b"),
     Case("missing_input", {"graph": SINE, "inputs": {"z": 1}}, None, node="y", contains="'x'"),
     Case("syntax_error", {"expression": "sin(x", "inputs": X}, "/expression"),
-    Case("shape_mismatch", {"graph": graph(node("y", "add", [1, 2], [1, 2, 3]))}, "/graph/nodes/0", node="y", contains="[2] and [3]"),
-    Case("shape_mismatch", {"expression": "x", "inputs": X, "grad_outputs": {"out": [1]}, "accumulate": {"x": [[1]]}}, "/accumulate/x"),
+    Case(
+        "shape_mismatch",
+        {"graph": graph(node("y", "add", [1, 2], [1, 2, 3]))},
+        "/graph/nodes/0",
+        node="y",
+        contains="[2] and [3]",
+    ),
+    Case(
+        "shape_mismatch",
+        {"expression": "x", "inputs": X, "grad_outputs": {"out": [1]}, "accumulate": {"x": [[1]]}},
+        "/accumulate/x",
+    ),
     Case("dtype_mismatch", {"graph": graph(node("y", "logical_not", 1.5))}, "/graph/nodes/0", node="y"),
-    Case("dtype_mismatch", {"expression": "x", "inputs": X, "grad_outputs": {"out": {"data": 1, "dtype": "float32"}}}, "/grad_outputs/out"),
-    Case("grad_outputs_required", {"graph": graph(node("y", "sin", [1, 2]))}, None, node="y", contains='shape [2]: give grad_outputs'),
-    Case("not_differentiable", {"expression": "x*.5", "inputs": {"x": {"data": 1, "dtype": "int8"}}, "wrt": ["x"]}, "/wrt/0"),
+    Case(
+        "dtype_mismatch",
+        {"expression": "x", "inputs": X, "grad_outputs": {"out": {"data": 1, "dtype": "float32"}}},
+        "/grad_outputs/out",
+    ),
+    Case(
+        "grad_outputs_required",
+        {"graph": graph(node("y", "sin", [1, 2]))},
+        None,
+        node="y",
+        contains="shape [2]: give grad_outputs",
+    ),
+    Case(
+        "not_differentiable",
+        {"expression": "x*.5", "inputs": {"x": {"data": 1, "dtype": "int8"}}, "wrt": ["x"]},
+        "/wrt/0",
+    ),
     Case("not_differentiable", {"expression": "x > 0", "inputs": X}, None),
-    Case("not_differentiable", {"expression": "x", "inputs": {"x": {"data": 1, "dtype": "int8", "requires_grad": True}}}, "/inputs/x/requires_grad"),
+    Case(
+        "not_differentiable",
+        {"expression": "x", "inputs": {"x": {"data": 1, "dtype": "int8", "requires_grad": True}}},
+        "/inputs/x/requires_grad",
+    ),
     Case("not_scalar", {"graph": graph(node("y", "sin", [1, 2]))}, None, "/grad/hessian", node="y"),
     Case("not_scalar", {"expression": "a = x; b = x", "outputs": ["a", "b"], "inputs": X}, "/outputs", "/grad/hessian"),
     Case("singular_matrix", {"graph": graph(node("y", "inv", [[1, 2], [2, 4]]))}, None, "/grad/value", node="y"),
-    Case("non_finite", {"graph": graph(node("y", "log", "x")), "inputs": {"x": 0}, "nan_policy": "raise"}, None, node="y"),
+    Case(
+        "non_finite", {"graph": graph(node("y", "log", "x")), "inputs": {"x": 0}, "nan_policy": "raise"}, None, node="y"
+    ),
     Case("limit_exceeded", {"expression": "ones([100000, 100000])"}, "/expression", "/grad/value"),
     Case("unknown_graph", {"graph_id": "nothing"}, "/graph_id"),
     Case("deadline_exceeded", {"expression": "x", "inputs": X, "timeout": 1e-9}, None),
@@ -132,7 +169,7 @@ def test_what_is_of_the_moment_says_when_to_come_back(client: httpx.Client) -> N
 @pytest.mark.parametrize(
     ("text", "line", "column"),
     [
-        ("sin(x", 1, 4),
+        ("sin(x", 1, 6),
         ("x +", 1, 4),
         ("y = x\nz = y $ 2", 2, 7),
         ("x y", 1, 3),
@@ -147,7 +184,9 @@ def test_an_expression_says_line_and_column(client: httpx.Client, text: str, lin
 
 
 def test_a_fault_that_shows_when_shapes_are_known_says_where_in_the_expression_it_is(client: httpx.Client) -> None:
-    found = refused(client, "/grad", {"expression": "y = x\nz = y + [1, 2]", "inputs": {"x": [1, 2, 3]}}, "shape_mismatch")
+    found = refused(
+        client, "/grad", {"expression": "y = x\nz = y + [1, 2]", "inputs": {"x": [1, 2, 3]}}, "shape_mismatch"
+    )
     assert found["pointer"] == "/expression"
     assert "line 2, column 7" in found["detail"]
 
