@@ -26,7 +26,7 @@ from engine import attrs
 from engine.core import RESULT, Attrs, Node, Op, Operand, Refusal, Sample, define, ops
 from engine.derivative import Custom, plus, times
 from engine.errors import NotDifferentiable, ShapeMismatch
-from engine.ops.linalg import NO_SQUARES, _order, _small_enough
+from engine.ops.linalg import NO_SQUARES, order_of, small_enough
 from engine.types import Shape
 
 SYMMETRIC = [[2.0, 0.5, -0.3], [0.5, 0.0, 0.7], [-0.3, 0.7, -1.5]]
@@ -34,7 +34,7 @@ SYMMETRIC = [[2.0, 0.5, -0.3], [0.5, 0.0, 0.7], [-0.3, 0.7, -1.5]]
 
 SYMMETRICS = (
     Sample((SYMMETRIC,)),
-    Sample(([[1.0, 2.0], [0.5, -1.0]],)),
+    Sample(([[3.0, 1.5], [0.5, 0.5]],)),
     Sample(([[[2.0, 1.0], [1.0, -1.0]], [[0.5, -0.25], [-0.25, 3.0]]],)),
     Sample(((1, 1),)),
     Sample(((0, 0),)),
@@ -71,7 +71,7 @@ def _factorisation(name: str, doc: str, kernel: Callable[..., Any], cost: int, *
         "operands": (Operand("x"),),
         "family": "linear algebra",
         "inexact": True,
-        "guard": _small_enough,
+        "guard": small_enough,
         "batch": again,
         "flops": lambda out, x, **attrs: cost * math.prod(x) * min(x[-2:]),
         "scratch": lambda out, x, **attrs: math.prod(x) + 4 * x[-2] * x[-1],
@@ -346,7 +346,6 @@ svd = _factorisation(
         Sample(([TALL, [[0.5, 1.0], [1.5, -0.5], [1.0, 0.25]]],), {"full_matrices": False}),
         Sample((TALL,)),
         Sample((WIDE,)),
-        Sample(([[3.0, 0.0], [0.0, 0.0]],)),
         Sample(((1, 3),), {"full_matrices": False}),
         Sample(((3, 0),), {"full_matrices": False}),
         Sample(((0, 3),)),
@@ -394,12 +393,12 @@ def _eigh(x: Any) -> Any:
 
 
 def _eigh_shape(x: Shape) -> tuple[Shape, Shape]:
-    _order("eigh", x)
+    order_of("eigh", x)
     return x[:-1], x
 
 
 def _eigvalsh_shape(x: Shape) -> Shape:
-    _order("eigvalsh", x)
+    order_of("eigvalsh", x)
     return x[:-1]
 
 
@@ -465,7 +464,7 @@ eigvalsh = _factorisation(
 
 
 def _cholesky_shape(x: Shape, *, upper: bool) -> Shape:
-    _order("cholesky", x)
+    order_of("cholesky", x)
     return x
 
 

@@ -39,14 +39,14 @@ NO_SQUARES = (
 )
 
 
-def _order(name: str, shape: Shape) -> int:
+def order_of(name: str, shape: Shape) -> int:
     """The number of rows of a square matrix, or of a stack of them. Raises ShapeMismatch."""
     if len(shape) < 2 or shape[-1] != shape[-2]:
         raise ShapeMismatch(f"{name} takes a square matrix or a stack of them, with shape (…, n, n); got {list(shape)}")
     return shape[-1]
 
 
-def _small_enough(limits: Limits, x: Node, *others: Node, **attrs: Any) -> None:
+def small_enough(limits: Limits, x: Node, *others: Node, **attrs: Any) -> None:
     largest = max(x.shape[-2:], default=0)
     if largest > limits.linalg_dimension:
         raise LimitExceeded("linalg_dimension", limits.linalg_dimension, largest, "rows or columns of a matrix")
@@ -63,7 +63,7 @@ def _on_squares(name: str, doc: str, kernel: Callable[..., Any], cost: int, **re
         "operands": (Operand("x"),),
         "family": "linear algebra",
         "inexact": True,
-        "guard": _small_enough,
+        "guard": small_enough,
         "batch": lambda node, args, batched: node.op(args[0]),
         "flops": _cubic(cost),
         "scratch": lambda out, x, **attrs: 2 * x[-1] ** 2,
@@ -75,7 +75,7 @@ def _on_squares(name: str, doc: str, kernel: Callable[..., Any], cost: int, **re
 
 def _square_shape(name: str) -> Callable[..., Shape]:
     def shape(x: Shape) -> Shape:
-        _order(name, x)
+        order_of(name, x)
         return x
 
     return shape
@@ -83,7 +83,7 @@ def _square_shape(name: str) -> Callable[..., Shape]:
 
 def _number_shape(name: str) -> Callable[..., Shape]:
     def shape(x: Shape) -> Shape:
-        _order(name, x)
+        order_of(name, x)
         return x[:-2]
 
     return shape
@@ -114,7 +114,7 @@ inv = _on_squares(
 
 
 def _solve_shape(a: Shape, b: Shape) -> Shape:
-    order = _order("solve", a)
+    order = order_of("solve", a)
     if not b or b[-2:][0] != order:
         raise ShapeMismatch(
             f"solve of {list(a)} takes a vector [{order}] or matrices of shape (…, {order}, k), got {list(b)}"
@@ -174,7 +174,7 @@ solve = define(
     kernel=_solve,
     derivative=Custom(_solve_forward, _solve_reverse),
     batch=_solve_batch,
-    guard=_small_enough,
+    guard=small_enough,
     flops=_solve_flops,
     scratch=lambda out, a, b: a[-1] ** 2 + 2 * math.prod(out),
     inexact=True,
@@ -312,7 +312,7 @@ det = _on_squares(
 
 
 def _slogdet_shape(x: Shape) -> tuple[Shape, Shape]:
-    _order("slogdet", x)
+    order_of("slogdet", x)
     return x[:-2], x[:-2]
 
 

@@ -173,7 +173,7 @@ def test_large_integers_are_exact(client: httpx.Client) -> None:
         ({"data": [1], "shape": "1"}, "/shape"),
         ({"data": [1], "shape": [2**31]}, "/shape"),
         ({"data": [1], "requires_grad": "yes"}, "/requires_grad"),
-        ({"b64": "AAAA"}, ""),
+        ({"b64": "AAAA"}, "/b64"),
         ({"b64": "AAAA", "dtype": "float64", "shape": [1]}, "/b64"),
         ({"b64": "AAA", "dtype": "uint8", "shape": [2]}, "/b64"),
         ({"b64": "A A=", "dtype": "uint8", "shape": [1]}, "/b64"),

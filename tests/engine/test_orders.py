@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from tests.support.asking import LIMITS, ask, built, chain, numbers, question
 from tests.support.references import SLOW, UNARY, derivatives
 
 ORDER, LOWER_ORDER = 30, 20
-TOLERANCE = 1e-12
+TOLERANCE, COMPOSED_TOLERANCE = 1e-12, 5e-12
+"""Of one op, and of several, whose series are products of series with the rounding of each."""
 NEIGHBOURS = 0.25
 """A Taylor coefficient that is next to zero is held against this part of its neighbours: it has no digits of its own."""
 
@@ -88,7 +90,9 @@ COMPOSED = {
     "vector_norm(stack(x, exp(x)))": lambda x: mp.sqrt(x**2 + mp.exp(2 * x)),
     "prod(stack(x, exp(x), sin(x)))": lambda x: x * mp.exp(x) * mp.sin(x),
     "var(stack(x, exp(x)))": lambda x: (x - mp.exp(x)) ** 2 / 4,
-    "std(stack(x, exp(x)))": lambda x: (mp.exp(x) - x) / 2,
+    "std(stack(x, exp(x), x**2))": lambda x: mp.sqrt(
+        (x**2 + mp.exp(2 * x) + x**4) / 3 - ((x + mp.exp(x) + x**2) / 3) ** 2
+    ),
     "sum(inv(stack(stack(2 + x, 1), stack(sin(x), 3))))": lambda x: (
         (5 + x - 1 - mp.sin(x)) / (3 * (2 + x) - mp.sin(x))
     ),
@@ -112,7 +116,7 @@ def test_compositions_to_high_order(text: str, call: str) -> None:
         how: dict[str, Any] = {"path": ["x"] * order} if call == "path" else {"order": order}
         found = [float(row["value"]) for row in ask("nth", text, {"x": x}, **how)["derivatives"]]
     worst = errors(found, expected)
-    assert max(worst) < TOLERANCE, f"order {1 + int(np.argmax(worst))} is off by {max(worst):.2g}"
+    assert max(worst) < COMPOSED_TOLERANCE, f"order {1 + int(np.argmax(worst))} is off by {max(worst):.2g}"
 
 
 def test_a_high_order_of_a_polynomial_is_zero() -> None:
@@ -157,15 +161,15 @@ def exponent(counts: dict[int, int]) -> float:
 @pytest.mark.parametrize("call", ["nth", "taylor"])
 def test_growth_with_the_order_is_quadratic(call: str) -> None:
     counts = {order: live_nodes(call, order) for order in ORDERS}
-    assert exponent(counts) < 2.2, counts
-    assert counts[12] < 1_000, counts
+    assert exponent(counts) < 2.0, counts
+    assert counts[12] < 2_000, counts
 
 
 def test_growth_along_a_path_is_polynomial() -> None:
     """Nested forward mode: no doubling with every order."""
     counts = {order: live_nodes("path", order) for order in ORDERS}
-    assert exponent(counts) < 4.5, counts
-    assert counts[12] < 2_500, counts
+    assert exponent(counts) < 3.0, counts
+    assert counts[12] < 4_500, counts
 
 
 def test_growth_of_series_of_every_op_is_polynomial() -> None:
@@ -182,6 +186,11 @@ DEEP = chain(LENGTH - 1)
 X = 0.5
 
 
+def deep_nodes(length: int) -> tuple[list[Node], dict[str, Node]]:
+    made = build(read_graph(chain(length), LIMITS), {"x": Spec((), np.dtype(float))}, Graph())
+    return list(made.outputs.values()), made.inputs
+
+
 def fixed_point() -> tuple[float, float]:
     """sin applied again and again to X, and its derivative."""
     value, slope = X, 1.0
@@ -192,8 +201,8 @@ def fixed_point() -> tuple[float, float]:
 
 @pytest.fixture(scope="module")
 def deep() -> tuple[Node, Node]:
-    made = build(read_graph(DEEP, LIMITS), {"x": Spec((), np.dtype(float))}, Graph())
-    return made.inputs["x"], next(iter(made.outputs.values()))
+    (y,), inputs = deep_nodes(LENGTH - 1)
+    return inputs["x"], y
 
 
 @pytest.fixture(autouse=True)
@@ -228,18 +237,19 @@ def test_a_deep_chain_is_differentiated_forward(deep: tuple[Node, Node]) -> None
     assert float(numbers([t], {"x": np.array(X)})[0]) == pytest.approx(fixed_point()[1], rel=1e-12)
 
 
-def test_a_deep_chain_has_a_second_order(deep: tuple[Node, Node]) -> None:
-    """Its Taylor coefficient is that of a chain run on numbers: c₂ of sin u is cos u·u₂ − sin u·u₁²/2."""
-    x, y = deep
-    ((_, _, second),) = taylor({x: y.graph.constant(1.0)}, [y], 2)
+def test_a_deep_chain_has_a_second_order() -> None:
+    """c₂ of sin u is cos u·u₂ − sin u·u₁²/2."""
+    length = LENGTH // 4
+    (y,), inputs = deep_nodes(length)
+    ((_, _, second),) = taylor({inputs["x"]: y.graph.constant(1.0)}, [y], 2)
     assert second is not None
     u, u1, u2 = X, 1.0, 0.0
-    for _ in range(LENGTH - 1):
+    for _ in range(length):
         u, u1, u2 = math.sin(u), math.cos(u) * u1, math.cos(u) * u2 - math.sin(u) * u1 * u1 / 2
     assert float(numbers([second], {"x": np.array(X)})[0]) == pytest.approx(u2, rel=1e-10)
 
 
-def test_a_deep_chain_is_planned_and_run_in_batches(deep: tuple[Node, Node]) -> None:
+def test_a_deep_chain_is_planned_and_run(deep: tuple[Node, Node]) -> None:
     _, y = deep
     plan = make_plan([y])
     assert plan.flops >= LENGTH - 1
@@ -247,10 +257,8 @@ def test_a_deep_chain_is_planned_and_run_in_batches(deep: tuple[Node, Node]) -> 
 
 
 def test_a_deep_chain_is_printed_and_parsed() -> None:
-    program = read_graph(chain(20_000), LIMITS)
+    program = read_graph(DEEP, LIMITS)
     text = print_program(program)
-    from dataclasses import replace
-
     roomy = replace(LIMITS, expression_characters=10**8)
     assert parse(text, roomy).digest == program.digest
 

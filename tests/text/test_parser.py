@@ -118,8 +118,8 @@ REFUSALS = [
     ("3 .a", 1, 3, "only an op with several results"),
     # Arguments
     ("sin(x, 2)", 1, 8, "sin takes x, got 2 arguments"),
-    ("clip(x, 0)", 1, 1, "max is missing"),
-    ("clip()", 1, 1, "x, min, max is missing"),
+    ("outer(x)", 1, 1, "x2 is missing"),
+    ("clip()", 1, 1, "clip takes x, min, max: x is missing"),
     ("concat([])", 1, 1, "arrays is missing"),
     ("sum(x, 0, axis=1)", 1, 11, "sum got axis twice"),
     ("sum(axis=0, x)", 1, 13, "cannot follow one with a keyword"),
