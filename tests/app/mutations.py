@@ -159,10 +159,10 @@ EDITS: list[Callable[[Place, Any], None]] = [_delete, _replace, _repeat, _rename
 
 @st.composite
 def mutated(draw: Any) -> tuple[str, Any]:
-    """A path, and a request for it in which one to four things are wrong."""
+    """A path, and a request for it in which one to three things are wrong."""
     path, body = draw(st.sampled_from(REQUESTS))
     body = copy.deepcopy(body)
-    for _ in range(draw(st.integers(1, 4))):
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         found = list(places(body))
         if found:
             draw(st.sampled_from(EDITS))(draw(st.sampled_from(found)), draw)

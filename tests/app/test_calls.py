@@ -263,14 +263,29 @@ BATCH: dict[str, Any] = {"inputs": {"x": [[1, 2], [3, 4], [5, 6]], "w": [2, 3]},
     [
         ("/grad/value", "values", {}, {"out": [8.0, 18.0, 28.0]}),
         ("/grad", "gradients", {}, {"x": [[2.0, 3.0]] * 3, "w": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]}),
-        ("/grad", "gradients", {"grad_outputs": {"out": [1, 10, 0]}, "wrt": ["x"]}, {"x": [[2.0, 3.0], [20.0, 30.0], [0.0, 0.0]]}),
+        (
+            "/grad",
+            "gradients",
+            {"grad_outputs": {"out": [1, 10, 0]}, "wrt": ["x"]},
+            {"x": [[2.0, 3.0], [20.0, 30.0], [0.0, 0.0]]},
+        ),
         ("/grad/jvp", "tangents", {"tangents": {"x": [[1, 0], [0, 1], [1, 1]]}}, {"out": [2.0, 3.0, 5.0]}),
         ("/grad/jvp", "tangents", {"tangents": {"w": [1, 10]}}, {"out": [21.0, 43.0, 65.0]}),
         ("/grad/jacobian", "jacobian", {"wrt": ["x"]}, {"out": {"x": [[2.0, 3.0]] * 3}}),
-        ("/grad/hvp", "hvp", {"vectors": {"x": [[1, 0], [0, 1], [1, 1]]}, "wrt": ["x", "w"]}, {"x": [[0.0, 0.0]] * 3, "w": [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]}),
-        ("/grad/taylor", "coefficients", {"direction": {"x": [[1, 0], [0, 1], [1, 1]]}, "order": 1}, {"out": [[8.0, 2.0], [18.0, 3.0], [28.0, 5.0]]}),
+        (
+            "/grad/hvp",
+            "hvp",
+            {"vectors": {"x": [[1, 0], [0, 1], [1, 1]]}, "wrt": ["x", "w"]},
+            {"x": [[0.0, 0.0]] * 3, "w": [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]},
+        ),
+        (
+            "/grad/taylor",
+            "coefficients",
+            {"direction": {"x": [[1, 0], [0, 1], [1, 1]]}, "order": 1},
+            {"out": [[8.0, 2.0], [18.0, 3.0], [28.0, 5.0]]},
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_batch_is_each_example_by_itself(
     client: httpx.Client, path: str, field: str, more: dict[str, Any], expected: Any
 ) -> None:
@@ -358,21 +373,54 @@ def test_under_raise_what_came_in_is_nobodys_fault(client: httpx.Client) -> None
 @pytest.mark.parametrize(
     ("path", "field", "body"),
     [
-        ("/grad", "gradients", {"expression": "y = x**3 * w", "inputs": {"x": [1, 2], "w": 3}, "grad_outputs": {"y": [1, 10]}}),
+        (
+            "/grad",
+            "gradients",
+            {"expression": "y = x**3 * w", "inputs": {"x": [1, 2], "w": 3}, "grad_outputs": {"y": [1, 10]}},
+        ),
         ("/grad", "gradients", {"expression": "x**2", "inputs": {"x": 3}, "accumulate": {"x": 100}}),
-        ("/grad", "gradients", {"expression": "sum(w * x)**2", "inputs": {"w": [1, 1], "x": [[1, 2], [3, 4]]}, "batch": ["x"]}),
-        ("/grad", "gradients", {"expression": "x**2", "inputs": {"x": [1, 2]}, "grad_outputs": {"out": [[1, 0], [0, 1]]}}),
-        ("/grad", "gradients", {"expression": "sum(x)", "inputs": {"x": {"data": [1, 2], "dtype": "float32"}, "z": [1, 2]}}),
+        (
+            "/grad",
+            "gradients",
+            {"expression": "sum(w * x)**2", "inputs": {"w": [1, 1], "x": [[1, 2], [3, 4]]}, "batch": ["x"]},
+        ),
+        (
+            "/grad",
+            "gradients",
+            {"expression": "x**2", "inputs": {"x": [1, 2]}, "grad_outputs": {"out": [[1, 0], [0, 1]]}},
+        ),
+        (
+            "/grad",
+            "gradients",
+            {"expression": "sum(x)", "inputs": {"x": {"data": [1, 2], "dtype": "float32"}, "z": [1, 2]}},
+        ),
         ("/grad", "gradients", {"expression": "q, r = qr(A); sum(q * r)", "inputs": {"A": [[1, 2], [3, 5]]}}),
-        ("/grad/jvp", "tangents", {"expression": "a = sin(x); b = x * y", "outputs": ["a", "b"], "inputs": {"x": 1, "y": 2}, "tangents": {"x": 1}}),
+        (
+            "/grad/jvp",
+            "tangents",
+            {
+                "expression": "a = sin(x); b = x * y",
+                "outputs": ["a", "b"],
+                "inputs": {"x": 1, "y": 2},
+                "tangents": {"x": 1},
+            },
+        ),
         ("/grad/jacobian", "jacobian", {"expression": "y = A @ x", "inputs": {"A": [[1, 2], [3, 4]], "x": [5, 6]}}),
         ("/grad/hessian", "hessian", {"expression": "sum(x**3) * w", "inputs": {"x": [1, 2], "w": 3}}),
-        ("/grad/hvp", "hvp", {"expression": "sum(x**3) * w", "inputs": {"x": [1, 2], "w": 3}, "vectors": {"x": [1, 2]}}),
-        ("/grad/taylor", "coefficients", {"expression": "y = exp(x)", "inputs": {"x": [0, 1]}, "direction": {"x": [1, 2]}, "order": 3}),
+        (
+            "/grad/hvp",
+            "hvp",
+            {"expression": "sum(x**3) * w", "inputs": {"x": [1, 2], "w": 3}, "vectors": {"x": [1, 2]}},
+        ),
+        (
+            "/grad/taylor",
+            "coefficients",
+            {"expression": "y = exp(x)", "inputs": {"x": [0, 1]}, "direction": {"x": [1, 2]}, "order": 3},
+        ),
         ("/grad/nth", "derivatives", {"expression": "sin(x) * y", "inputs": {"x": 1, "y": 2}, "order": 3}),
         ("/grad/nth", "derivatives", {"expression": "sin(x) * y", "inputs": {"x": 1, "y": 2}, "path": ["x", "y"]}),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("encoding", ["json", "base64"])
 def test_the_derivative_graph_posted_back_gives_the_same_numbers(
     client: httpx.Client, path: str, field: str, body: dict[str, Any], encoding: str

@@ -1,0 +1,26 @@
+"""The reference names everything there is: each setting, error code and route."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from app.http.problems import CODES
+from app.main import create_app
+from app.settings import Settings
+from engine.limits import Limits
+from tests.conftest import ROOT
+
+REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+
+SETTINGS = [f"GRADWIRE_{name.upper()}" for name in Settings.model_fields if name != "limits"]
+LIMITS = [f"GRADWIRE_LIMITS__{each.name.upper()}" for each in fields(Limits)]
+ROUTES = [
+    f"{method.upper()} {path}" for path, item in create_app(Settings()).openapi()["paths"].items() for method in item
+]
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *LIMITS, *CODES, *ROUTES])
+def test_is_in_the_reference(name: str) -> None:
+    assert f"`{name}`" in REFERENCE

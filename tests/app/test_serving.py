@@ -1,0 +1,163 @@
+"""The process: what is heavy does not hold up what is light, deadlines hold, and a signal ends it in good order."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.app.support import ask, graph, node, post, problem
+from tests.conftest import serving
+
+PATIENCE = 0.5
+"""Seconds within which a health check is answered, whatever else goes on. Generous: the machine may be busy."""
+
+
+def sines(count: int) -> str:
+    """An expression of many sines of a million numbers."""
+    return (
+        "y0 = sin(linspace(0, 1, 1000000) * x)\n"
+        + "\n".join(f"y{i + 1} = sin(y{i})" for i in range(count))
+        + f"\nsum(y{count})"
+    )
+
+
+LONG: dict[str, Any] = {"expression": sines(400), "inputs": {"x": 1}}
+"""Some seconds of ufuncs."""
+
+HEAVY: dict[str, tuple[str, Any]] = {
+    "a chain of sines": ("/grad/value", LONG | {"timeout": 2}),
+    "matrix products": (
+        "/grad/value",
+        {"expression": "A = ones([1500, 1500]) * x; sum(A @ A @ A @ A @ A @ A)", "inputs": {"x": 1}},
+    ),
+    "ten thousand blocks of a Hessian": (
+        "/grad/hessian",
+        {"expression": "*".join(f"x{i}" for i in range(100)), "inputs": {f"x{i}": 1 for i in range(100)}, "timeout": 2},
+    ),
+    "a Jacobian of many outputs": (
+        "/grad/jacobian",
+        {
+            "expression": ";".join(f"o{i} = sin(x{i}) * x0" for i in range(95)),
+            "outputs": [f"o{i}" for i in range(95)],
+            "inputs": {f"x{i}": 1 for i in range(95)},
+            "timeout": 2,
+        },
+    ),
+    "a tensor of a million numbers": ("/grad/value", {"expression": "sum(x)", "inputs": {"x": [1.25] * 1_000_000}}),
+    "many nodes": (
+        "/grad/value",
+        {"graph": graph(*(node(f"n{i}", "sin", f"n{i - 1}") for i in range(30_000))), "inputs": {"n-1": 1}},
+    ),
+    "a long expression": ("/grad/value", {"expression": "+".join(["x"] * 30_000), "inputs": {"x": 1}}),
+    "many faults": ("/grad", {"expression": "x", "inputs": {"x": 1}, "outputs": [1] * 300_000}),
+    "many unknown fields": ("/grad", {"expression": "x", "inputs": {"x": 1}, **{f"f{i}": 1 for i in range(100_000)}}),
+    "an answer of many NaNs": ("/grad/value", {"expression": "log(-ones([1000000]) * x)", "inputs": {"x": 1}}),
+}
+
+
+def slowest_answer(client: httpx.Client, meanwhile: Callable[[], Any]) -> tuple[float, Any]:
+    """The longest that a health check took while something else went on, and what that gave."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(meanwhile)
+        longest = 0.0
+        while not running.done():
+            start = time.perf_counter()
+            assert client.get("/healthz").status_code == 200
+            longest = max(longest, time.perf_counter() - start)
+            time.sleep(0.005)
+        return longest, running.result()
+
+
+@pytest.mark.parametrize(("path", "body"), HEAVY.values(), ids=HEAVY)
+def test_what_is_heavy_does_not_hold_up_what_is_light(client: httpx.Client, server: str, path: str, body: Any) -> None:
+    with httpx.Client(base_url=server, timeout=60) as other:
+        longest, response = slowest_answer(client, lambda: post(other, path, body))
+    assert response.status_code in (200, 422, 504), response.text[:300]
+    assert longest < PATIENCE
+
+
+def test_a_deadline_is_kept_and_the_service_goes_on(client: httpx.Client) -> None:
+    start = time.perf_counter()
+    found = problem(post(client, "/grad/value", LONG | {"timeout": 0.2}))
+    assert found["code"] == "deadline_exceeded"
+    assert time.perf_counter() - start < 1.5
+    assert "0.2 s" in found["detail"]
+    ask(client, "/grad/value", {"expression": "x", "inputs": {"x": 1}})
+
+
+def test_deadlines_free_the_threads(client: httpx.Client, server: str) -> None:
+    """More long requests than threads, each over soon: a short one gets its turn."""
+    with ThreadPoolExecutor(12) as pool, httpx.Client(base_url=server, timeout=60) as other:
+        waiting = [pool.submit(post, other, "/grad/value", LONG | {"timeout": 0.3}) for _ in range(12)]
+        start = time.perf_counter()
+        ask(client, "/grad/check", {"expression": "x**2", "inputs": {"x": 1}})
+        assert time.perf_counter() - start < 5
+        assert {each.result().status_code for each in waiting} == {504}
+
+
+def test_a_timeout_does_not_raise_the_services_own(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "log", GRADWIRE_SECONDS="0.3") as (address, _),
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
+        start = time.perf_counter()
+        found = problem(post(client, "/grad/value", LONG | {"timeout": 50}))
+        assert found["code"] == "deadline_exceeded"
+        assert "0.3 s" in found["detail"]
+        assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_what_runs_end_and_then_ends_the_process(tmp_path: Path, sent: signal.Signals) -> None:
+    with serving(tmp_path / "log") as (address, process), ThreadPoolExecutor(1) as pool:
+        body = {"expression": sines(150), "inputs": {"x": 1}}
+        running = pool.submit(lambda: httpx.post(f"{address}/grad/value", json=body, timeout=60))
+        time.sleep(0.3)
+        assert not running.done()
+        process.send_signal(sent)
+        assert running.result().status_code == 200
+        # As uvicorn does it: the signal is raised again once all is in order.
+        assert process.wait(15) in (0, -sent, 128 + sent)
+        log = (tmp_path / "log").read_text()
+    assert "Finished server process" in log
+    assert "Traceback" not in log
+
+
+def test_a_client_that_goes_away_leaves_the_log_clean(tmp_path: Path) -> None:
+    with serving(tmp_path / "log") as (address, _):
+        host, port = address.removeprefix("http://").split(":")
+        for part in (
+            b"POST /grad HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+            b"POST /grad HTTP/1.1\r\nHo",
+            b"",
+        ):
+            with socket.create_connection((host, int(port))) as it:
+                it.sendall(part)
+        time.sleep(0.2)
+        assert httpx.get(f"{address}/healthz").status_code == 200
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_many_at_once_get_their_own_answers(client: httpx.Client) -> None:
+    """Nothing that one request builds is seen by another."""
+    barrier = threading.Barrier(8)
+
+    def one(number: int) -> bool:
+        if number < 8:
+            barrier.wait(10)
+        body = {"expression": f"y = sum(tanh(x * {number}) ** 2)", "inputs": {"x": [number / 100] * 3000}}
+        answer = ask(client, "/grad", body)
+        alone = ask(client, "/grad", body)
+        return bool(answer == alone and answer["gradients"]["x"]["shape"] == [3000])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(one, range(40)))
