@@ -5,6 +5,7 @@ import sys
 
 import uvicorn
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from app.main import create_app
 from app.settings import Settings
@@ -13,7 +14,7 @@ from app.settings import Settings
 def main() -> None:
     try:
         settings = Settings()
-    except ValidationError as error:
+    except (ValidationError, SettingsError) as error:
         sys.exit(f"GRADWIRE_* settings are wrong:\n{error}")
     # Compiling makes many small objects that live a moment: with Python's own figures a third of the time of a large
     # graph went into looking for garbage among them.

@@ -5,12 +5,20 @@ The engine's limits are a group of their own, under their own names; what else b
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import asdict
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engine.limits import Limits
+
+
+def _positive(limits: Limits) -> Limits:
+    for name, most in asdict(limits).items():
+        if most < 1:
+            raise ValueError(f"the limit {name} should be 1 or more, got {most}")
+    return limits
 
 
 class Settings(BaseSettings):
@@ -44,8 +52,8 @@ class Settings(BaseSettings):
     json_nesting: int = Field(64, gt=0)
     """Lists and objects within one another in a request."""
 
-    inline_bytes: int = Field(16 << 10, ge=0)
-    """Bodies up to this many bytes are read and compiled in the event loop; larger ones in a thread."""
+    inline_bytes: int = Field(2 << 10, ge=0)
+    """Bodies up to this many bytes are parsed in the event loop; larger ones, and all that follows, in a thread."""
 
     inline_nodes: int = Field(100, ge=0)
     """Graphs up to this many nodes, times the order of the call squared, are compiled in the event loop."""
@@ -62,5 +70,5 @@ class Settings(BaseSettings):
     grace_seconds: int = Field(30, gt=0)
     """On SIGTERM, running requests have this many seconds to end."""
 
-    limits: Limits = Limits()
+    limits: Annotated[Limits, AfterValidator(_positive)] = Limits()
     """What one graph may cost: GRADWIRE_LIMITS__NODES and so on."""

@@ -32,6 +32,7 @@ from engine.errors import (
     NotScalar,
     ShapeMismatch,
     UnknownName,
+    pointer_to,
 )
 from engine.execute import run
 from engine.limits import Limits
@@ -180,7 +181,7 @@ class Scene:
         specs = {name: self._example_spec(name, tensor.spec) for name, tensor in question.inputs.items()}
         marks = [name for name in (*(question.wrt or ()), *(question.path or ())) if name not in specs]
         self.built = build(question.program, specs, graph, marks)
-        self.outputs = self.built.outputs
+        self.outputs = self._find_outputs()
         self.wrt = self._find_wrt()
         self.batched: dict[Node, Node] = {
             self.built.inputs[name]: graph.input(name, question.inputs[name].spec) for name in question.batch
@@ -189,6 +190,13 @@ class Scene:
 
     def _example_spec(self, name: str, spec: Spec) -> Spec:
         return Spec(spec.shape[1:], spec.dtype) if name in self.question.batch else spec
+
+    def _find_outputs(self) -> dict[str, Node]:
+        try:
+            return self.built.outputs
+        except EngineError as error:
+            error.pointer = "/outputs"
+            raise
 
     def _find_wrt(self) -> dict[str, Node]:
         if self.question.call == "value":
@@ -247,11 +255,13 @@ class Scene:
         for name, tensor in self.question.seeds.get(role, {}).items():
             if name not in partners:
                 known = ", ".join(partners) or "none"
-                raise UnknownName(f"{role} names {name[:64]!r}; expected one of: {known}", pointer=f"/{role}/{name}")
+                raise UnknownName(
+                    f"{role} names {name[:64]!r}; expected one of: {known}", pointer=pointer_to(role, name)
+                )
             try:
                 found[name] = self._seed(role, name, partners[name], tensor, per_example(name))
             except EngineError as error:
-                error.pointer = f"/{role}/{name}"
+                error.pointer = pointer_to(role, name)
                 raise
         return found
 
@@ -260,7 +270,8 @@ class Scene:
         dtype = _seed_dtype(tensor, partner.dtype)
         node = innermost = self.graph.input(leaf, Spec(partner.shape, dtype))
         if self.batch_size is not None and per_example:
-            node = self.batched[node] = self.graph.input(leaf, Spec((self.batch_size, *partner.shape), dtype))
+            node = self.graph.input(leaf, Spec((self.batch_size, *partner.shape), dtype))
+            self.batched[innermost] = node
         given = tensor.spec.shape
         if given != node.shape:
             if given[1:] != node.shape or not given:
@@ -299,7 +310,7 @@ def _check_names(question: Question, limits: Limits) -> None:
         if tensor.requires_grad and not is_inexact(tensor.spec.dtype):
             raise NotDifferentiable(
                 f"only floating-point tensors can require gradients; {name} has dtype {tensor.spec.dtype.name}",
-                pointer=f"/inputs/{name}/requires_grad",
+                pointer=pointer_to("inputs", name, "requires_grad"),
             )
 
 
@@ -312,7 +323,7 @@ def _batch_size(question: Question) -> int | None:
         shape = question.inputs[name].spec.shape
         if not shape or size not in (None, shape[0]):
             want = "at least one axis" if not shape else f"the batch's length {size} in front"
-            raise ShapeMismatch(f"{name} has shape {list(shape)}; expected {want}", pointer=f"/inputs/{name}")
+            raise ShapeMismatch(f"{name} has shape {list(shape)}; expected {want}", pointer=pointer_to("inputs", name))
         size = shape[0]
     return size
 

@@ -59,6 +59,8 @@ def check(question: Question, limits: Limits, tick: Callable[[], None] | None = 
     input, and NotDifferentiable for a complex one.
     """
     _refuse(question)
+    if question.wrt is not None and not question.wrt:
+        return {"passed": True, "max_abs_error": 0.0, "max_rel_error": 0.0, "wrt": {}}
     analytic = _analytic(question, limits, tick)
     numeric = _Numeric(_in_float64(question), limits, tick)
     by_wrt = {name: _compare(name, found, numeric) for name, found in analytic.items()}

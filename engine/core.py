@@ -22,7 +22,15 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 
 from engine.attrs import REQUIRED, Attr
-from engine.errors import DtypeMismatch, EngineError, InvalidGraph, LimitExceeded, UnknownAttribute, UnknownOp
+from engine.errors import (
+    DtypeMismatch,
+    EngineError,
+    InvalidGraph,
+    LimitExceeded,
+    UnknownAttribute,
+    UnknownOp,
+    pointer_to,
+)
 from engine.limits import Limits
 from engine.types import BOOL, DTYPES, FLOAT64, INT64, KINDS, Array, Dtype, Shape, Spec, promote, to_inexact
 
@@ -407,7 +415,7 @@ class Op:
             if name not in self.attrs:
                 known = ", ".join(self.attrs) or "none"
                 raise UnknownAttribute(
-                    f"{self.name} has no attribute {name[:64]!r}; it has: {known}", pointer=f"/attrs/{name}"
+                    f"{self.name} has no attribute {name[:64]!r}; it has: {known}", pointer=pointer_to("attrs", name)
                 )
         kept = {}
         for name, attr in self.attrs.items():

@@ -28,6 +28,11 @@ attribute; callers prefix it.
 from __future__ import annotations
 
 
+def pointer_to(*steps: str | int) -> str:
+    """A JSON pointer (RFC 6901) from names and positions."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+
+
 class EngineError(Exception):
     """A request that cannot be served, with a stable code."""
 

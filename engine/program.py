@@ -29,6 +29,7 @@ from engine.errors import (
     LimitExceeded,
     MissingInput,
     UnknownName,
+    pointer_to,
 )
 from engine.limits import Limits
 from engine.tensors import Tensor, read_tensor, write_tensor
@@ -166,7 +167,7 @@ def read_graph(value: Any, limits: Limits) -> Program:
         raise InvalidGraph('a graph is an object with "nodes"')
     for name in value:
         if name not in ("nodes", "outputs"):
-            raise InvalidGraph(f"a graph has no field {name[:64]!r}; it has: nodes, outputs", pointer=f"/{name}")
+            raise InvalidGraph(f"a graph has no field {name[:64]!r}; it has: nodes, outputs", pointer=pointer_to(name))
     nodes = value.get("nodes")
     if not isinstance(nodes, list) or not nodes:
         raise InvalidGraph("expected a list of at least one node", pointer="/nodes")
@@ -196,7 +197,7 @@ def _read_statement(node: Any) -> Statement:
     for name in node:
         if name not in NODE_FIELDS:
             raise InvalidGraph(
-                f"a node has no field {name[:64]!r}; it has: {', '.join(NODE_FIELDS)}", pointer=f"/{name}"
+                f"a node has no field {name[:64]!r}; it has: {', '.join(NODE_FIELDS)}", pointer=pointer_to(name)
             )
     name, op_name = node.get("id"), node.get("op")
     if not isinstance(name, str) or not ID.match(name) or name in NON_FINITE:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from engine.attrs import NON_FINITE, read_boolean, read_sizes, shown
-from engine.errors import EngineError, InvalidTensor
+from engine.errors import EngineError, InvalidTensor, pointer_to
 from engine.types import BOOL, DTYPES, FLOAT64, Array, Dtype, Shape, Spec
 
 FIELDS = ("data", "b64", "dtype", "shape", "requires_grad")
@@ -60,7 +60,9 @@ def read_tensor(value: Any) -> Tensor:
         return _frozen(_read_data(value, None, None), typed=False)
     for name in value:
         if name not in FIELDS:
-            raise InvalidTensor(f"a tensor has no field {name[:64]!r}; it has: {', '.join(FIELDS)}", pointer=f"/{name}")
+            raise InvalidTensor(
+                f"a tensor has no field {name[:64]!r}; it has: {', '.join(FIELDS)}", pointer=pointer_to(name)
+            )
     if ("data" in value) == ("b64" in value):
         raise InvalidTensor('a tensor has either "data" or "b64"')
     dtype = _field(value, "dtype", _read_dtype)
@@ -78,7 +80,7 @@ def read_spec(value: Any) -> Spec:
     if isinstance(value, dict) and "data" not in value and "b64" not in value:
         unknown = next((name for name in value if name not in ("dtype", "shape", "requires_grad")), None)
         if unknown is not None:
-            raise InvalidTensor(f"a tensor has no field {unknown[:64]!r}", pointer=f"/{unknown}")
+            raise InvalidTensor(f"a tensor has no field {unknown[:64]!r}", pointer=pointer_to(unknown))
         return Spec(_field(value, "shape", _read_shape) or (), _field(value, "dtype", _read_dtype) or FLOAT64)
     return read_tensor(value).spec
 
@@ -89,7 +91,7 @@ def _field(value: dict[str, Any], name: str, read: Any) -> Any:
     try:
         return read(value[name])
     except EngineError as error:
-        raise InvalidTensor(f"{name}: {error.detail}", pointer=f"/{name}") from error
+        raise InvalidTensor(f"{name}: {error.detail}", pointer=pointer_to(name)) from error
 
 
 def _read_dtype(value: Any) -> Dtype:

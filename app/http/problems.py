@@ -84,7 +84,7 @@ class Problem(Exception):
 
 
 def over_limit(name: str, maximum: float, actual: float, what: str, status: int = 422) -> Problem:
-    """A breach of one of the service's own limits."""
+    """A breach of one of the service's own limits. `status` is another than 422 where HTTP has one for it."""
     limit = {"name": name, "max": maximum, "actual": actual}
     return Problem(
         "limit_exceeded",
@@ -113,7 +113,9 @@ def from_engine(error: EngineError) -> Problem:
     """An engine's error as a problem."""
     more: dict[str, Any] = {} if error.node is None else {"node": error.node}
     if isinstance(error, LimitExceeded):
-        more["limit"] = {"name": error.name, "max": error.maximum, "actual": error.actual}
+        # What is beyond 64 bits is no integer to most readers of JSON.
+        actual = error.actual if abs(error.actual) < 2**63 else float(error.actual)
+        more["limit"] = {"name": error.name, "max": error.maximum, "actual": actual}
     if error.line is not None:
         more |= {"line": error.line, "column": error.column}
     headers = RETRY_AFTER if error.code == "deadline_exceeded" else None
@@ -142,8 +144,22 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette and FastAPI raise of their own: unknown routes and methods."""
     assert isinstance(error, HTTPException)
     code = HTTP_CODES.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal")
-    detail = f"{request.method} {request.url.path[:120]}: {error.detail}"
-    return respond(Problem(code, detail, status=error.status_code, headers=error.headers), request.url.path)
+    headers = dict(error.headers or {})
+    if code == "method_not_allowed":
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    detail = f"{request.method[:20]} {request.url.path[:120]}: {error.detail}"
+    return respond(Problem(code, detail, status=error.status_code, headers=headers), request.url.path)
+
+
+def _methods(request: Request) -> set[str]:
+    """What all routes of this path take; Starlette tells those of the first only."""
+    routes: list[Any] = request.app.routes
+    return {method for route in routes if route.matches(request.scope)[0] for method in getattr(route, "methods", ())}
+
+
+async def on_disconnect(request: Request, error: Exception) -> Response:
+    """The client went away in the middle of its body; nobody will read this."""
+    return Response(status_code=400)
 
 
 async def on_crash(request: Request, error: Exception) -> Response:

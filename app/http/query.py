@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 from starlette.requests import Request
@@ -10,16 +9,18 @@ from starlette.requests import Request
 from app.http.problems import Problem, over_limit
 from app.http.reading import Posted, check_accept, validated
 from app.services.deadline import Clock
-from app.services.questions import escape
+from app.settings import Settings
 from app.wire import json
 from app.wire.models import NthRequest
+from engine.errors import EngineError, pointer_to
+from engine.text import parse
 
 NAMES = {"expr", "wrt", "order", "outputs"}
 
 
 def posted_from_query(request: Request) -> Posted[NthRequest]:
     """The request that a query spells. Raises invalid_request, and limit_exceeded with 414 for a long one."""
-    settings = request.app.state.settings
+    settings: Settings = request.app.state.settings
     length = len(request.scope["path"]) + len(request.scope["query_string"])
     if length > settings.url_bytes:
         raise over_limit("url_bytes", settings.url_bytes, length, "bytes of the URL", 414)
@@ -27,8 +28,9 @@ def posted_from_query(request: Request) -> Posted[NthRequest]:
     clock = Clock(settings.seconds)
     with clock.stage("parse"):
         body = _body(_parameters(request))
-        _warn_of_spaces(request, body["expression"])
-        return Posted(validated(NthRequest, body), clock, request.app.state.answers)
+        if b"+" in request.scope["query_string"]:
+            _explain_spaces(body["expression"], settings)
+        return Posted(validated(NthRequest, body), clock, request.app.state.answers, is_light=True)
 
 
 def _parameters(request: Request) -> dict[str, str]:
@@ -60,12 +62,13 @@ def _json(name: str, value: str) -> Any:
         return json.decode(value.encode())
     except json.MalformedJson:
         detail = f"the parameter {name[:64]} is {value[:60]!r}; expected a JSON number or list"
-        raise Problem("invalid_request", detail, pointer=f"/inputs/{escape(name[:64])}") from None
+        raise Problem("invalid_request", detail, pointer=pointer_to("inputs", name)) from None
 
 
-def _warn_of_spaces(request: Request, expression: str) -> None:
-    """A bare + in a URL is a space; where that leaves two values side by side, say so instead of a riddle."""
-    words = expression.split()
-    joined = [a for a, b in pairwise(words) if a[-1].isalnum() and (b[0].isalnum() or b[0] == "_")]
-    if joined and b"+" in request.scope["query_string"]:
-        raise Problem("syntax_error", "in a URL a + is read as a space; write it as %2B", pointer="/expression")
+def _explain_spaces(expression: str, settings: Settings) -> None:
+    """A bare + in a URL is a space; where the expression does not parse, say so beside what the parser says."""
+    try:
+        parse(expression, settings.limits)
+    except EngineError as error:
+        hint = "in a URL a + is read as a space; write it as %2B"
+        raise Problem("syntax_error", f"{error.detail}; {hint}", pointer="/expression") from error

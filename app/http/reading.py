@@ -16,9 +16,9 @@ from pydantic import BaseModel, ValidationError
 from app.http.problems import Problem, over_limit
 from app.services.answers import Answers
 from app.services.deadline import Clock
-from app.services.questions import escape
 from app.settings import Settings
 from app.wire import json
+from engine.errors import pointer_to
 
 M = TypeVar("M", bound=BaseModel)
 MOST_ERRORS = 10
@@ -26,11 +26,15 @@ MOST_ERRORS = 10
 
 @dataclass(frozen=True)
 class Posted(Generic[M]):
-    """A request's model, the clock that runs for it, and who answers."""
+    """A request's model, the clock that runs for it, and who answers.
+
+    `is_light` tells whether it is small enough to be worked on in the event loop.
+    """
 
     request: M
     clock: Clock
     answers: Answers
+    is_light: bool
 
 
 def reading(model: type[M]) -> Any:
@@ -47,8 +51,8 @@ def reading(model: type[M]) -> Any:
             with clock.stage("parse"):
                 return validated(model, _decoded(body, settings.json_nesting))
 
-        light = len(body) <= settings.inline_bytes
-        return Posted(parse() if light else await answers.in_thread(parse), clock, answers)
+        is_light = len(body) <= settings.inline_bytes
+        return Posted(parse() if is_light else await answers.in_thread(parse), clock, answers, is_light)
 
     return Depends(read)
 
@@ -112,18 +116,30 @@ def validated(model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        faults = [_fault(each) for each in error.errors(include_url=False, include_input=False, include_context=False)]
-        first = faults[0]
-        where = first["pointer"] or "the body"
+        faults = [
+            _fault(each, value)
+            for each in error.errors(include_url=False, include_input=False, include_context=False)[:MOST_ERRORS]
+        ]
+        where = faults[0]["pointer"] or "the body"
         raise Problem(
-            "invalid_request",
-            f"{where}: {first['detail']}",
-            pointer=first["pointer"],
-            errors=faults[:MOST_ERRORS],
+            "invalid_request", f"{where[:100]}: {faults[0]['detail']}", pointer=faults[0]["pointer"], errors=faults
         ) from None
 
 
-def _fault(error: Any) -> dict[str, str]:
-    """One of pydantic's errors. Tags of unions in its location are no part of the request, and are left out."""
-    steps = [str(step) for step in error["loc"] if not (isinstance(step, str) and ("[" in step))]
-    return {"pointer": "".join(f"/{escape(step[:80])}" for step in steps), "detail": error["msg"][:200]}
+def _fault(error: Any, body: Any) -> dict[str, str]:
+    """One of pydantic's errors, with a pointer made of those steps of its location that the body has.
+
+    The others are tags of unions, but for the name of a field that is missing.
+    """
+    steps: list[str | int] = []
+    for step in error["loc"]:
+        if isinstance(body, dict | list) and _has(body, step):
+            steps.append(step)
+            body = body[step]
+    if error["type"] == "missing":
+        steps.append(error["loc"][-1])
+    return {"pointer": pointer_to(*steps), "detail": error["msg"][:200]}
+
+
+def _has(body: dict[str, Any] | list[Any], step: str | int) -> bool:
+    return step in body if isinstance(body, dict) else isinstance(step, int) and step < len(body)

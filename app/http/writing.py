@@ -19,7 +19,7 @@ async def written(call: str, posted: Posted[Any]) -> Response:
     elif isinstance(request, InspectRequest):
         body = await answers.of_inspection(request, clock)
     else:
-        body = await answers.of(call, request, clock)
+        body = await answers.of(call, request, clock, posted.is_light)
     return Response(body, media_type=json.MEDIA_TYPE, headers={"Server-Timing": clock.server_timing})
 
 

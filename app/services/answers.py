@@ -40,17 +40,17 @@ class Answers:
         """Do `work` in one of the service's threads."""
         return await anyio.to_thread.run_sync(work, limiter=self._threads)
 
-    async def of(self, call: str, request: Request, clock: Clock) -> bytes:
-        """The answer to one of the engine's calls."""
+    async def of(self, call: str, request: Request, clock: Clock, is_light: bool) -> bytes:
+        """The answer to one of the engine's calls. What `is_light` may stay in the event loop."""
         clock.lower(request.timeout)
-        with clock.stage("parse"):
-            question = question_of(call, request, self.settings.limits)
+        parsing = partial(self._parse, call, request, clock)
+        question = parsing() if is_light else await self.in_thread(parsing)
         compiling = partial(self._compile, question, request, clock)
-        light = _compile_effort(question) <= self.settings.inline_nodes
-        compiled = compiling() if light else await self.in_thread(compiling)
+        is_light = is_light and _compile_effort(question) <= self.settings.inline_nodes
+        compiled = compiling() if is_light else await self.in_thread(compiling)
         running = partial(self._run, compiled, request, clock)
         effort = compiled.plan.flops + compiled.plan.peak_bytes
-        return running() if effort <= self.settings.inline_effort else await self.in_thread(running)
+        return running() if is_light and effort <= self.settings.inline_effort else await self.in_thread(running)
 
     async def of_check(self, request: CheckRequest, clock: Clock) -> bytes:
         """Analytic against numerical derivatives; always in a thread, since it runs the graph many times."""
@@ -60,6 +60,10 @@ class Answers:
     async def of_inspection(self, request: InspectRequest, clock: Clock) -> bytes:
         """The metadata of a graph, with nothing run."""
         return await self.in_thread(partial(self._inspect, request, clock))
+
+    def _parse(self, call: str, request: Request, clock: Clock) -> Question:
+        with clock.stage("parse"):
+            return question_of(call, request, self.settings.limits)
 
     def _compile(self, question: Question, request: Request, clock: Clock) -> Compiled:
         with clock.stage("compile"), pointing_into_graph(request):
@@ -77,8 +81,7 @@ class Answers:
 
     def _check(self, request: CheckRequest, clock: Clock) -> bytes:
         limits = self.settings.limits
-        with clock.stage("parse"):
-            question = question_of("check", request, limits)
+        question = self._parse("check", request, clock)
         with clock.stage("compile"), pointing_into_graph(request):
             described = compile_question(replace(question, call="grad", ones=True), limits, clock)
         with clock.stage("run"), pointing_into_graph(request):

@@ -11,7 +11,7 @@ import numpy as np
 from app.http.problems import Problem
 from app.wire.models import GraphForm, InspectRequest, Request
 from engine.calls import Question
-from engine.errors import EngineError, LimitExceeded
+from engine.errors import EngineError, LimitExceeded, pointer_to
 from engine.limits import Limits
 from engine.program import Program, read_graph
 from engine.tensors import Tensor, read_spec, read_tensor
@@ -52,7 +52,7 @@ def _refuse_constants(request: Request, program: Program) -> None:
             raise Problem(
                 "invalid_request",
                 f"in an expression {name} is the number {CONSTANTS[name]}; give the input another name",
-                pointer=f"/inputs/{name}",
+                pointer=pointer_to("inputs", name),
             )
 
 
@@ -114,7 +114,7 @@ def _locate(error: EngineError, expression: str) -> None:
 
 
 def _tensors(pointer: str, values: Mapping[str, Any], limits: Limits) -> dict[str, Tensor]:
-    return {name: _tensor(f"{pointer}/{escape(name)}", value, limits, read_tensor) for name, value in values.items()}
+    return {name: _tensor(f"{pointer}{pointer_to(name)}", value, limits, read_tensor) for name, value in values.items()}
 
 
 def _tensor(pointer: str, value: Any, limits: Limits, read: Callable[[Any], Any]) -> Any:
@@ -127,11 +127,6 @@ def _tensor(pointer: str, value: Any, limits: Limits, read: Callable[[Any], Any]
         return tensor
 
 
-def escape(name: str) -> str:
-    """A name as a token of a JSON pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
-
-
 def inspection_of(request: InspectRequest, limits: Limits) -> Question:
     """A question about values whose tensors have shapes and dtypes, but no memory."""
 
@@ -140,5 +135,5 @@ def inspection_of(request: InspectRequest, limits: Limits) -> Question:
         return Tensor(np.broadcast_to(np.zeros((), spec.dtype), spec.shape), typed=True)
 
     given = request.inputs or {}
-    inputs = {name: _tensor(f"/inputs/{escape(name)}", value, limits, hollow) for name, value in given.items()}
+    inputs = {name: _tensor(pointer_to("inputs", name), value, limits, hollow) for name, value in given.items()}
     return Question("value", program_of(request, limits), inputs)

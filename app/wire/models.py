@@ -17,7 +17,7 @@ from engine.types import DTYPES
 class Model(BaseModel):
     """A part of the wire: unknown fields are refused, and docstrings describe the known ones."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, serialize_by_alias=True)
 
 
 NUMBER = {"oneOf": [{"type": "number"}, {"type": "boolean"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
@@ -107,16 +107,18 @@ TensorsOut = dict[str, TensorOut]
 class GraphForm(Model):
     """The graph of a request, in exactly one of three forms."""
 
+    # Lists fail fast: of a million faults in one, the first is enough.
+
     expression: str | None = Field(None, examples=["y = x**3"])
     """The graph as text: statements separated by newlines or `;`, of which the last gives the output."""
 
     graph: GraphIn | None = None
     """The graph as nodes."""
 
-    outputs: list[str] | None = Field(None, min_length=1)
+    outputs: list[str] | None = Field(None, fail_fast=True, min_length=1)
     """Which values are outputs, instead of those that the graph names."""
 
-    include: list[Literal["nodes", "derivative_graph"]] = []
+    include: list[Literal["nodes", "derivative_graph"]] = Field([], fail_fast=True, max_length=2)
     """What more the answer shall have: every node's metadata; the graph that computed the derivative."""
 
 
@@ -139,10 +141,10 @@ class Request(GraphForm):
     inputs: Tensors = {}
     """A tensor for every input of the graph. Numbers without a dtype are float64."""
 
-    wrt: list[str] | None = Field(None, max_length=256)
+    wrt: list[str] | None = Field(None, fail_fast=True, max_length=256)
     """Inputs or nodes to differentiate by; every floating input whose requires_grad is not false when absent."""
 
-    batch: list[str] = Field([], max_length=256)
+    batch: list[str] = Field([], fail_fast=True, max_length=256)
     """Inputs with a leading batch axis; the graph is written for one example (vmap)."""
 
     encoding: Literal["json", "base64"] = "json"
@@ -200,7 +202,7 @@ class NthRequest(Request):
     order: int | None = Field(None, ge=1)
     """The highest order; each wrt on its own."""
 
-    path: list[str] | None = Field(None, min_length=1)
+    path: list[str] | None = Field(None, fail_fast=True, min_length=1)
     """A mixed derivative: the names to differentiate by, one after the other."""
 
 
@@ -217,7 +219,7 @@ class TaylorRequest(Request):
 class CheckRequest(Request):
     """Analytic derivatives against numerical ones."""
 
-    order: Literal[1, 2] = 1
+    order: int = Field(1, ge=1, le=2)
     """1 checks gradients, 2 checks second derivatives."""
 
 

@@ -14,7 +14,6 @@ from engine.families import batch_aligned, binary, rounding, same_shape, unary
 from engine.limits import Limits
 from engine.types import broadcast
 
-NUMERIC = (Operand("x", "biuf"),)
 MISMATCH = (Refusal(((2,), (3,)), {}, "shape_mismatch"),)
 
 add = binary(
@@ -122,7 +121,7 @@ square = unary(
     lambda out, x: 2.0 * x,
     inexact=False,
     torch="pow",
-    operands=NUMERIC,
+    operands=(Operand("x", "iuf"),),
 )
 
 reciprocal = unary("reciprocal", "One over the value.", np.reciprocal, lambda out, x: -(out * out), at=(0.5, 2.0))

@@ -9,9 +9,13 @@ import numpy as np
 from scipy import special
 
 from engine import attrs
-from engine.core import Node, Sample, ops
+from engine.core import Node, Refusal, Sample, ops
 from engine.derivative import Slope
+from engine.errors import InvalidGraph
 from engine.families import binary, costly
+from engine.limits import Limits
+
+LARGEST_ORDER = 170
 
 sin = costly("sin", "Sine of an angle in radians.", np.sin, lambda out, x: ops.cos(x))
 
@@ -105,6 +109,12 @@ def _spherical_bessel(x: Any, *, n: int) -> Any:
     return np.asarray(special.spherical_jn(n, np.abs(x)) * np.where(x < 0, (-1.0) ** n, 1.0), x.dtype)
 
 
+def _bounded_order(limits: Limits, x: Node, *, n: int) -> None:
+    # SciPy counts up to the order in a loop that nothing can stop. Slopes go on to n + 1, and are not posted.
+    if not 0 <= n <= LARGEST_ORDER:
+        raise InvalidGraph(f"n should be from 0 to {LARGEST_ORDER}, got {n}", pointer="/attrs/n")
+
+
 def _spherical_slope(out: Node, x: Node, *, n: int) -> Slope:
     # DLMF 10.51.2 without its division by x: regular at 0, and closed under further derivatives.
     if n == 0:
@@ -118,8 +128,10 @@ spherical_jn = costly(
     "Spherical Bessel function of the first kind, of order n.",
     _spherical_bessel,
     _spherical_slope,
-    attrs={"n": attrs.integer("The order, from 0.")},
+    attrs={"n": attrs.integer(f"The order, from 0 to {LARGEST_ORDER}.")},
+    guard=_bounded_order,
     samples=(Sample(((3,),), {"n": 0}), Sample(((3,),), {"n": 3})),
+    refusals=(Refusal(((3,),), {"n": -1}, "invalid_graph"), Refusal(((3,),), {"n": 10**9}, "invalid_graph")),
 )
 
 sinc = costly(

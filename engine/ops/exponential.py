@@ -23,7 +23,14 @@ expm1 = costly("expm1", "exp(x) - 1, exact near 0.", np.expm1, lambda out, x: ou
 
 log = costly("log", "Natural logarithm.", np.log, lambda out, x: ops.reciprocal(x), at=(0.5, 2.0))
 
-log1p = costly("log1p", "log(1 + x), exact near 0.", np.log1p, lambda out, x: ops.reciprocal(x + 1.0), at=(-0.5, 2.0))
+log1p = costly(
+    "log1p",
+    "log(1 + x), exact near 0.",
+    np.log1p,
+    lambda out, x: ops.reciprocal(x + 1.0),
+    at=(-0.5, 2.0),
+    torch="log1_p",
+)
 
 log2 = costly("log2", "Logarithm to base 2.", np.log2, lambda out, x: ops.reciprocal(x * math.log(2.0)), at=(0.5, 2.0))
 

@@ -147,6 +147,12 @@ def test_a_url_may_have_as_many_bytes_as_the_limit_says(app_client: AppClient) -
     assert (found["code"], found["status"], found["limit"]["name"]) == ("limit_exceeded", 414, "url_bytes")
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", "/grad"), ("GET", "/ops"), ("GET", "/nowhere")])
+def test_no_path_takes_a_longer_url(app_client: AppClient, method: str, path: str) -> None:
+    found = problem(app_client(url_bytes=100).request(method, f"{path}?q={'q' * 100}", content=JSON))
+    assert (found["status"], found["limit"]["name"]) == (414, "url_bytes")
+
+
 @pytest.mark.parametrize(("path", "body"), REQUESTS)
 def test_equal_requests_have_equal_bodies(client: httpx.Client, path: str, body: Any) -> None:
     """Times are in a header; what is random is seeded."""

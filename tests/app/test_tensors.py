@@ -129,7 +129,7 @@ def test_any_bits_survive_base64(client: httpx.Client, raw: bytes) -> None:
 @settings(max_examples=30, deadline=None)
 @given(value=finite)
 def test_a_number_that_is_written_with_all_its_digits_is_read_exactly(client: httpx.Client, value: float) -> None:
-    body = f'{{"expression": "x", "inputs": {{"x": {value:.800g}}}}}'.encode()
+    body = f'{{"expression": "x", "inputs": {{"x": {value:.800e}}}}}'.encode()
     assert bits(ask(client, "/grad/value", body)["values"]["out"]["data"]) == bits(value)
 
 

@@ -22,6 +22,7 @@ from engine.limits import Limits
 from tests.support import properties
 from tests.support.asking import tensors
 from tests.support.cases import Case
+from tests.support.numeric import assert_close, assert_same_bits, ridders
 
 Property = Callable[[Case], None]
 
@@ -312,3 +313,34 @@ def test_check_names_the_element_at_fault() -> None:
     row = checked(planted(case.op.kernel, case.op.derivative, (5,)), order=1)["wrt"]["x0"]
     assert row["worst"]["index"] == [4]
     assert row["worst"]["analytic"] == pytest.approx(1.01 * row["worst"]["numerical"])
+
+
+# The yardstick itself
+
+
+@pytest.mark.parametrize(
+    ("function", "slope"),
+    [(np.sin, 1.0), (np.exp, 1.0), (lambda h: np.sqrt(1 + h), 0.5), (lambda h: 1 / (0.1 + h), -100.0)],
+)
+def test_differences_are_good_to_nine_digits(function: Callable[[float], Any], slope: float) -> None:
+    assert ridders(function) == pytest.approx(slope, rel=1e-9)
+
+
+def test_differences_step_over_a_distant_kink() -> None:
+    """A jump beyond the smallest steps is left alone by those."""
+    found = ridders(lambda h: np.array([np.floor(h + 0.005), h * h + 3 * h]))
+    assert found == pytest.approx([0.0, 3.0], abs=1e-9)
+
+
+def test_closeness_is_of_shape_value_and_infinities() -> None:
+    assert_close(np.ones(3), np.ones(3) + 1e-9, 1e-8, "near")
+    for wrong in (np.ones((1, 3)), np.array([1.0, 1.0, 1.1]), np.array([1.0, 1.0, np.nan]), np.array([1, 1, np.inf])):
+        with pytest.raises(AssertionError):
+            assert_close(wrong, np.ones(3), 1e-8, "far")
+
+
+def test_bits_tell_zeros_dtypes_and_shapes_apart() -> None:
+    assert_same_bits(np.array([0.0, np.nan]), np.array([0.0, np.nan]), "same")
+    for wrong in (np.array([-0.0, np.nan]), np.array([0.0, 1.0]), np.array([0, np.nan], np.float32), np.array([0.0])):
+        with pytest.raises(AssertionError):
+            assert_same_bits(wrong, np.array([0.0, np.nan]), "other")

@@ -1,0 +1,291 @@
+"""Against PyTorch, where it is installed: values, gradients and second orders, and what autograd calls things.
+
+PyTorch is a peer, no arbiter: where it is known to be less exact (trigamma), or its convention is not ours, the
+catalogue's own tests and mpmath decide, and the case is left out here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.core import ops
+from engine.describe import describe
+from tests.support.asking import ask, compiled_question
+from tests.support.numeric import assert_close
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
+SIGNED, POSITIVE, UNIT, INNER = (-2.0, 2.0), (0.5, 2.0), (0.1, 0.9), (-0.8, 0.8)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same function in both; `shapes` are those of x, y, z."""
+
+    ours: str
+    theirs: Callable[..., Any]
+    at: tuple[float, float] = SIGNED
+    shapes: tuple[tuple[int, ...], ...] = ((2, 3),)
+
+    def __str__(self) -> str:
+        return self.ours.replace(" ", "")
+
+    @property
+    def is_known(self) -> bool:
+        return all(name in ops for name in re.findall(r"([a-z_0-9]+)\(", self.ours))
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        rng = np.random.default_rng(len(self.ours))
+        return {name: rng.uniform(*self.at, shape) for name, shape in zip("xyz", self.shapes, strict=False)}
+
+
+TWO = ((2, 3), (2, 3))
+SPREAD = ((2, 1), (1, 3))
+MATRIX = ((3, 3),)
+IMAGE = ((1, 2, 6, 6),)
+
+PAIRS = [
+    Pair("x + y", lambda x, y: x + y, shapes=SPREAD),
+    Pair("x - y", lambda x, y: x - y, shapes=SPREAD),
+    Pair("x * y", lambda x, y: x * y, shapes=SPREAD),
+    Pair("x / y", lambda x, y: x / y, POSITIVE, SPREAD),
+    Pair("x**y", torch.pow, POSITIVE, SPREAD),
+    Pair("x**3", lambda x: x**3),
+    Pair("x**-1.5", lambda x: x**-1.5, POSITIVE),
+    Pair("x % y", torch.remainder, (1.1, 1.9), TWO),
+    Pair("-x", torch.neg),
+    Pair("abs(x)", torch.abs, POSITIVE),
+    Pair("square(x)", torch.square),
+    Pair("reciprocal(x)", torch.reciprocal, POSITIVE),
+    Pair("sqrt(x)", torch.sqrt, POSITIVE),
+    Pair("rsqrt(x)", torch.rsqrt, POSITIVE),
+    Pair("exp(x)", torch.exp),
+    Pair("exp2(x)", torch.exp2),
+    Pair("expm1(x)", torch.expm1),
+    Pair("log(x)", torch.log, POSITIVE),
+    Pair("log1p(x)", torch.log1p, POSITIVE),
+    Pair("log2(x)", torch.log2, POSITIVE),
+    Pair("log10(x)", torch.log10, POSITIVE),
+    Pair("logaddexp(x, y)", torch.logaddexp, shapes=SPREAD),
+    Pair("logaddexp2(x, y)", torch.logaddexp2, shapes=SPREAD),
+    *(Pair(f"{name}(x)", getattr(torch, name)) for name in ("sin", "cos", "sinh", "cosh", "tanh", "atan", "asinh")),
+    *(Pair(f"{name}(x)", getattr(torch, name), INNER) for name in ("tan", "asin", "acos", "atanh", "sinc")),
+    Pair("acosh(x)", torch.acosh, (1.5, 3.0)),
+    Pair("atan2(x, y)", torch.atan2, POSITIVE, SPREAD),
+    Pair("hypot(x, y)", torch.hypot, POSITIVE, SPREAD),
+    Pair("erf(x)", torch.erf),
+    Pair("erfc(x)", torch.erfc),
+    Pair("erfcx(x)", torch.special.erfcx),
+    Pair("erfinv(x)", torch.erfinv, INNER),
+    Pair("ndtr(x)", torch.special.ndtr),
+    Pair("log_ndtr(x)", torch.special.log_ndtr),
+    Pair("ndtri(x)", torch.special.ndtri, UNIT),
+    Pair("lgamma(x)", torch.lgamma, (0.5, 4.0)),
+    Pair("xlogy(x, y)", torch.xlogy, POSITIVE, SPREAD),
+    Pair("xlog1py(x, y)", torch.special.xlog1py, POSITIVE, SPREAD),
+    Pair("entr(x)", torch.special.entr, POSITIVE),
+    Pair("logit(x)", torch.logit, UNIT),
+    Pair("i0(x)", torch.special.i0),
+    Pair("i0e(x)", torch.special.i0e, POSITIVE),
+    Pair("i1(x)", torch.special.i1, POSITIVE),
+    Pair("maximum(x, y)", torch.maximum, shapes=TWO),
+    Pair("minimum(x, y)", torch.minimum, shapes=TWO),
+    Pair("clip(x, -0.5, 0.5)", lambda x: torch.clamp(x, -0.5, 0.5)),
+    Pair("where(x > y, x * y, x)", lambda x, y: torch.where(x > y, x * y, x), shapes=TWO),
+    Pair("lerp(x, y, 0.3)", lambda x, y: torch.lerp(x, y, 0.3), shapes=TWO),
+    Pair("sigmoid(x)", torch.sigmoid),
+    Pair("log_sigmoid(x)", F.logsigmoid),
+    Pair("softplus(x, beta=2)", lambda x: F.softplus(x, beta=2)),
+    Pair("softsign(x)", F.softsign, POSITIVE),
+    *(Pair(f"{name}(x)", getattr(F, name)) for name in ("relu", "relu6", "silu", "mish", "selu", "leaky_relu")),
+    Pair("elu(x, alpha=0.5)", lambda x: F.elu(x, alpha=0.5)),
+    Pair("gelu(x)", F.gelu),
+    Pair("gelu(x, approximate='tanh')", lambda x: F.gelu(x, approximate="tanh")),
+    Pair("hard_swish(x)", F.hardswish),
+    Pair("softmax(x, axis=1)", lambda x: torch.softmax(x, 1)),
+    Pair("log_softmax(x, axis=0)", lambda x: torch.log_softmax(x, 0)),
+    Pair("mse_loss(x, y)", F.mse_loss, shapes=TWO),
+    Pair("huber_loss(x, y, delta=0.7)", lambda x, y: F.huber_loss(x, y, delta=0.7), shapes=TWO),
+    Pair("layer_norm(x, [3])", lambda x: F.layer_norm(x, [3])),
+    Pair("sum(x, axis=0)", lambda x: x.sum(0)),
+    Pair("mean(x, axis=1, keepdims=true)", lambda x: x.mean(1, keepdim=True)),
+    Pair("prod(x, axis=1)", lambda x: x.prod(1)),
+    Pair("max(x, axis=1)", lambda x: x.amax(1)),
+    Pair("min(x)", torch.amin),
+    Pair("var(x, axis=1, correction=1)", lambda x: x.var(1)),
+    Pair("std(x, axis=1, correction=0)", lambda x: x.std(1, correction=0)),
+    Pair("logsumexp(x, axis=1)", lambda x: torch.logsumexp(x, 1)),
+    Pair("vector_norm(x, axis=1, ord=3)", lambda x: torch.linalg.vector_norm(x, 3, 1)),
+    Pair("cumulative_sum(x, axis=1)", lambda x: x.cumsum(1)),
+    Pair("cumulative_prod(x, axis=1)", lambda x: x.cumprod(1)),
+    Pair("diff(x, axis=1)", lambda x: torch.diff(x, dim=1)),
+    Pair("median(x, axis=1)", lambda x: x.median(1).values),
+    Pair("trace(x)", torch.trace, shapes=MATRIX),
+    Pair("reshape(x, [3, 2])", lambda x: x.reshape(3, 2)),
+    Pair("permute_dims(x, axes=[1, 0])", lambda x: x.permute(1, 0)),
+    Pair("x[1:, ::2]", lambda x: x[1:, ::2]),
+    Pair("flip(x, axis=1)", lambda x: x.flip(1)),
+    Pair("roll(x, 1, axis=1)", lambda x: x.roll(1, 1)),
+    Pair("repeat(x, 2, axis=1)", lambda x: x.repeat_interleave(2, 1)),
+    Pair("tile(x, [2, 2])", lambda x: x.tile(2, 2)),
+    Pair("concat(x, y, axis=1)", lambda x, y: torch.cat([x, y], 1), shapes=TWO),
+    Pair("stack(x, y, axis=1)", lambda x, y: torch.stack([x, y], 1), shapes=TWO),
+    Pair("pad(x, [[0, 0], [1, 2]])", lambda x: F.pad(x, (1, 2))),
+    Pair("tril(x)", torch.tril, shapes=MATRIX),
+    Pair("triu(x, k=1)", lambda x: x.triu(1), shapes=MATRIX),
+    Pair("diagonal(x)", torch.diagonal, shapes=MATRIX),
+    Pair("take(x, [2, 0, 0], axis=1)", lambda x: x.index_select(1, torch.tensor([2, 0, 0]))),
+    Pair("x @ y", torch.matmul, shapes=((2, 3), (3, 4))),
+    Pair("matmul(x, y)", torch.matmul, shapes=((5, 2, 3), (3,))),
+    Pair("einsum('ij,jk,k->i', x, y, z)", lambda *a: torch.einsum("ij,jk,k->i", *a), shapes=((2, 3), (3, 4), (4,))),
+    Pair("tensordot(x, y, axes=1)", lambda x, y: torch.tensordot(x, y, 1), shapes=((2, 3), (3, 4))),
+    Pair("outer(x, y)", torch.outer, shapes=((2,), (3,))),
+    Pair("kron(x, y)", torch.kron, shapes=((2, 2), (2, 3))),
+    Pair("vecdot(x, y)", torch.linalg.vecdot, shapes=TWO),
+    Pair("inv(x)", torch.linalg.inv, shapes=MATRIX),
+    Pair("solve(x, y)", torch.linalg.solve, shapes=((3, 3), (3,))),
+    Pair("det(x)", torch.linalg.det, shapes=MATRIX),
+    Pair("slogdet(x).logabsdet", lambda x: torch.linalg.slogdet(x).logabsdet, shapes=MATRIX),
+    Pair("cholesky(x @ matrix_transpose(x))", lambda x: torch.linalg.cholesky(x @ x.mT), shapes=MATRIX),
+    Pair("eigvalsh(x + matrix_transpose(x))", lambda x: torch.linalg.eigvalsh(x + x.mT), shapes=MATRIX),
+    Pair("svdvals(x)", torch.linalg.svdvals),
+    Pair("pinv(x)", torch.linalg.pinv),
+    Pair("matrix_power(x, 3)", lambda x: torch.linalg.matrix_power(x, 3), shapes=MATRIX),
+    Pair("expm(x)", torch.linalg.matrix_exp, shapes=MATRIX),
+    Pair("conv2d(x, y, padding=1)", lambda x, y: F.conv2d(x, y, padding=1), shapes=(*IMAGE, (3, 2, 3, 3))),
+    Pair("avg_pool2d(x, kernel_size=2)", lambda x: F.avg_pool2d(x, 2), shapes=IMAGE),
+    Pair("max_pool2d(x, kernel_size=2)", lambda x: F.max_pool2d(x, 2), shapes=IMAGE),
+]
+KNOWN = [pair for pair in PAIRS if pair.is_known]
+every_pair = pytest.mark.parametrize("pair", KNOWN, ids=str)
+
+
+def theirs(pair: Pair) -> tuple[Any, list[Any]]:
+    leaves = [torch.tensor(x, requires_grad=True) for x in pair.inputs.values()]
+    return pair.theirs(*leaves), leaves
+
+
+def filled(grads: Any, leaves: list[Any]) -> list[Any]:
+    return [torch.zeros_like(x) if g is None else g for g, x in zip(grads, leaves, strict=True)]
+
+
+@every_pair
+def test_values_agree(pair: Pair) -> None:
+    found = ask("value", pair.ours, pair.inputs)["values"].popitem()[1]
+    assert_close(found, theirs(pair)[0].detach().numpy(), 1e-12, "value")
+
+
+@every_pair
+def test_gradients_agree(pair: Pair) -> None:
+    out, leaves = theirs(pair)
+    u = np.random.default_rng(0).normal(size=tuple(out.shape))
+    expected = filled(torch.autograd.grad(out, leaves, torch.tensor(u), allow_unused=True), leaves)
+    found = ask("grad", f"y_ = {pair.ours}", pair.inputs, grad_outputs={"y_": u})["gradients"]
+    for (name, gradient), other in zip(found.items(), expected, strict=True):
+        assert_close(gradient, other.numpy(), 1e-10, f"gradient by {name}")
+
+
+@every_pair
+def test_second_orders_agree(pair: Pair) -> None:
+    """H v of Σ y²."""
+    out, leaves = theirs(pair)
+    rng = np.random.default_rng(1)
+    vectors = {name: rng.normal(size=x.shape) for name, x in pair.inputs.items()}
+    first = filled(torch.autograd.grad((out * out).sum(), leaves, create_graph=True, allow_unused=True), leaves)
+    along = sum((g * torch.tensor(v)).sum() for g, v in zip(first, vectors.values(), strict=True))
+    expected = filled(torch.autograd.grad(along, leaves, allow_unused=True), leaves)
+    found = ask("hvp", f"y_ = {pair.ours}; s = sum(y_ * y_)", pair.inputs, vectors=vectors)["hvp"]
+    for (name, product), other in zip(found.items(), expected, strict=True):
+        assert_close(product, other.numpy(), 1e-8, f"H v by {name}")
+
+
+def test_most_of_the_table_is_compared() -> None:
+    assert len(KNOWN) > 80
+
+
+# What autograd calls things
+
+SAME_NAME = [
+    *("abs", "reciprocal", "sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "logaddexp"),
+    *("sin", "cos", "sinh", "cosh", "tanh", "atan", "asinh", "tan", "asin", "acos", "atanh", "sinc", "acosh"),
+    *("atan2", "hypot", "erf", "erfc", "erfinv", "lgamma", "xlogy", "logit", "maximum", "minimum", "sigmoid"),
+    *("softplus", "relu", "softmax", "log_softmax", "sum", "mean", "prod", "max", "min", "var", "std", "logsumexp"),
+    *("cumulative_sum", "cumulative_prod", "flip", "roll", "tril", "triu", "square", "diagonal", "stack", "concat"),
+    *("permute_dims", "erfcx", "log_ndtr", "ndtri", "entr", "xlog1py", "vector_norm", "inv", "solve", "det"),
+    *("take", "where", "reshape"),
+]
+
+
+@pytest.mark.parametrize("name", [name for name in SAME_NAME if name in ops])
+def test_grad_fn_is_named_as_in_pytorch(name: str) -> None:
+    pair = next((each for each in KNOWN if each.ours.startswith(f"{name}(")), None)
+    if pair is None:
+        pytest.skip("no such call in the table")
+    ours = ops.find(name).grad_fn
+    out, _ = theirs(pair)
+    assert without_number(ours) == without_number(out.grad_fn.name())
+
+
+def without_number(name: str) -> str:
+    """PyTorch numbers overloads: PowBackward0, PowBackward1."""
+    return re.sub(r"Backward\d+$", "Backward", name)
+
+
+# Autograd's semantics, side by side
+
+
+def test_accumulation() -> None:
+    x = torch.tensor([3.0], dtype=torch.float64, requires_grad=True)
+    for _ in range(2):
+        (x**2).backward()
+    first = ask("grad", "x**2", {"x": [3.0]})["gradients"]["x"]
+    again = ask("grad", "x**2", {"x": [3.0]}, accumulate={"x": first})["gradients"]["x"]
+    assert again.tolist() == x.grad.tolist()
+
+
+def test_a_vector_needs_a_cotangent() -> None:
+    x = torch.ones(3, requires_grad=True)
+    with pytest.raises(RuntimeError):
+        (x**2).backward()
+
+
+def test_the_gradient_of_the_sum_of_the_last_order() -> None:
+    """Order k is torch.autograd.grad(g.sum(), x, create_graph=True), again and again."""
+    x = torch.tensor([[0.3, -0.4], [1.1, 0.2]], dtype=torch.float64, requires_grad=True)
+    g = torch.sin(x @ x) * x
+    rows = ask("nth", "sin(x @ x) * x", {"x": x.detach().numpy()}, order=4)["derivatives"]
+    for row in rows:
+        (g,) = torch.autograd.grad(g.sum(), x, create_graph=True)
+        assert_close(row["value"], g.detach().numpy(), 1e-11, f"order {row['order']}")
+
+
+def test_leaves_and_what_is_tracked() -> None:
+    """requires_grad, is_leaf and grad_fn of every node are those of the same program in PyTorch."""
+    x, w = torch.ones(2, requires_grad=True), torch.ones(2)
+    p = x * w
+    y = torch.exp(p)
+    d = y.detach()
+    s = (y * d).sum()
+    made = {"x": x, "w": w, "p": p, "y": y, "d": d, "s": s}
+    inputs = {"x": [1.0, 1.0], "w": {"data": [1.0, 1.0], "requires_grad": False}}
+    compiled = compiled_question("grad", "p = x * w; y = exp(p); d = detach(y); s = sum(y * d)", inputs)
+    nodes = {row["id"]: row for row in describe(compiled, nodes=True)["nodes"]}
+    for name, tensor in made.items():
+        found = (nodes[name]["requires_grad"], nodes[name]["is_leaf"], nodes[name]["grad_fn"])
+        assert found == (tensor.requires_grad, tensor.is_leaf, tensor.grad_fn and tensor.grad_fn.name()), name
+
+
+def test_complex_gradients_are_conjugate() -> None:
+    """The gradient of a real loss of complex numbers is PyTorch's: the direction of steepest ascent."""
+    value = np.array([1 + 2j, -0.5 + 0.3j])
+    x = torch.tensor(value, requires_grad=True)
+    torch.flip(x, (0,)).backward(torch.tensor([1 + 1j, 2 - 1j]))
+    found = ask("grad", "flip(x)", {"x": value}, grad_outputs={"out": np.array([1 + 1j, 2 - 1j])})
+    assert_close(found["gradients"]["x"], x.grad.numpy(), 1e-15, "gradient")
