@@ -19,7 +19,7 @@ def main() -> None:
     # Compiling makes many small objects that live a moment: with Python's own figures a third of the time of a large
     # graph went into looking for garbage among them.
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(50_000, 10, 10)
     uvicorn.run(
         create_app(settings),
         host=settings.host,

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 import engine.ops  # noqa: F401 - fills the catalogue
 from app import __version__
 from app.http import problems
+from app.http.bounds import Bounds
 from app.http.documenting import install_openapi
 from app.http.routers import gradients, graphs, health, reference
 from app.services.answers import Answers
@@ -38,6 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         static_url="/docs/static",
         swagger_ui_parameters={"validatorUrl": None, "tryItOutEnabled": True, "defaultModelsExpandDepth": 0},
     )
+    app.add_middleware(Bounds, settings=settings)
     app.state.settings = settings
     app.state.answers = Answers(settings)
     for router in (gradients.router, graphs.router, reference.router, health.router):

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     url_bytes: int = Field(8 << 10, gt=0)
     """Longest path and query of a URL, in bytes."""
 
+    header_bytes: int = Field(16 << 10, gt=0)
+    """Longest headers of a request together, in bytes."""
+
     answer_bytes: int = Field(256 << 20, gt=0)
     """Largest answer, in bytes of its tensors."""
 

@@ -5,8 +5,8 @@
     jacobian   basis vectors through jvp or vjp      hvp       forward over reverse
     hessian    basis vectors through hvp             nth       reverse once, then Taylor or forward
 
-A `Question` is everything of a request but its numbers. `compile_question` builds the typed graph, lets the call emit,
-and plans what came out; the `Compiled` runs on any tensors of those shapes and dtypes.
+A `Question` is a request. `compile_question` builds the typed graph, lets the call emit, and plans what came out; of
+tensors it looks at shapes and dtypes only. The `Compiled` then runs on the question's tensors.
 
 Calls are written for one example. Cotangents, tangents and the like (*seeds*) are leaves of the graph, under names with
 a slash, which no posted id can have. Afterwards batching adds the leading axes that the tensors really have: first that
@@ -28,6 +28,7 @@ from engine.errors import (
     GradOutputsRequired,
     InvalidGraph,
     LimitExceeded,
+    NonFinite,
     NotDifferentiable,
     NotScalar,
     ShapeMismatch,
@@ -51,7 +52,7 @@ Tree: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Question:
-    """A request without its numbers: of tensors only shape, dtype and requires_grad count here.
+    """A request. To compile it, shapes, dtypes and requires_grad of its tensors are all that counts.
 
     `seeds` holds tensors that are no inputs of the graph, by the field that carries them: grad_outputs, accumulate,
     tangents, vectors, direction. `wrt` None means every floating or complex input that does not say otherwise.
@@ -104,8 +105,18 @@ class Compiled:
 
     def run(self, tensors: Mapping[str, Array], tick: Callable[[], None] | None = None) -> Tree:
         """The answer, with arrays at its leaves. `tensors` as `bind` gives them. Raises what kernels refuse."""
-        results = run(self.plan, tensors, tick, raise_non_finite=self.question.nan_policy == "raise")
+        try:
+            results = run(self.plan, tensors, tick, raise_non_finite=self.question.nan_policy == "raise")
+        except NonFinite as error:
+            self._say_whose_derivative(error)
+            raise
         return map_tree(self.tree, lambda place: results[place.at])
+
+    def _say_whose_derivative(self, error: NonFinite) -> None:
+        """Name the posted op where it was one of its derivative's that gave the number."""
+        statement = self.question.program.by_id.get(error.node or "")
+        if statement is not None and not error.detail.startswith(f"{statement.op.name} "):
+            error.detail = f"the derivative of {statement.op.name}: {error.detail}"
 
     def bind(self) -> dict[str, Array]:
         """The question's own tensors under the names of their leaves, in the dtypes that the leaves have."""
@@ -116,6 +127,11 @@ class Compiled:
         return {
             name: each.array.astype(leaves[name].dtype, copy=False) for name, each in tensors.items() if name in leaves
         }
+
+    def release(self) -> None:
+        """Let go of the graph. Nodes and graph name each other, so without this only the collector would free them."""
+        self.built.graph.clear()
+        self.built.nodes.clear()
 
     def derivative_program(self) -> Program:
         """The program that computes the derivative from the graph's own inputs; seeds are constants in it."""
@@ -151,10 +167,11 @@ def map_tree(tree: Tree, leaf: Callable[[Any], Any]) -> Tree:
 
 
 def _output_names(derived: Tree, taken: set[str]) -> dict[str, Node]:
-    """A name for each leaf from where it stands: gradients_x, derivatives_0_value."""
+    """A name for each leaf from where it stands: gradients_x; with a number where that is taken."""
     names: dict[str, Node] = {}
-    for path, node in _leaves(derived, ()):
-        name = "_".join(path).replace(".", "_")[:60]
+    for number, (path, node) in enumerate(_leaves(derived, ())):
+        stem = "_".join(path).replace(".", "_")[:50]
+        name = stem if stem not in taken else f"{stem}_{number}"
         while name in taken:
             name += "_"
         taken.add(name)
@@ -205,7 +222,7 @@ class Scene:
         if self.question.path is not None:
             names, field_name = self.question.path, "path"
         if names is None:
-            return {name: node for name, node in self.built.inputs.items() if _is_tracked(name, self.question)}
+            return {name: self.built.inputs[name] for name in tracked_inputs(self.question)}
         return {name: self._find_one(name, f"/{field_name}/{at}") for at, name in enumerate(names)}
 
     def _find_one(self, name: str, pointer: str) -> Node:
@@ -244,7 +261,7 @@ class Scene:
         """The gradient of the scalar output by each wrt."""
         output = self.scalar
         found = reverse([(output, ones(output))], list(self.wrt.values()))
-        return {name: _or_zero(g, x) for (name, x), g in zip(self.wrt.items(), found, strict=True)}
+        return {name: or_zero(g, x) for (name, x), g in zip(self.wrt.items(), found, strict=True)}
 
     def seeds(self, role: str, partners: Mapping[str, Node], per_example: Callable[[str], bool]) -> dict[str, Node]:
         """A leaf for each seed of this role, in the spec of its partner. Raises what does not fit.
@@ -254,7 +271,7 @@ class Scene:
         found = {}
         for name, tensor in self.question.seeds.get(role, {}).items():
             if name not in partners:
-                known = ", ".join(partners) or "none"
+                known = ", ".join(partners)[:150] or "none"
                 raise UnknownName(
                     f"{role} names {name[:64]!r}; expected one of: {known}", pointer=pointer_to(role, name)
                 )
@@ -297,9 +314,10 @@ def _seed_dtype(tensor: Tensor, dtype: Dtype) -> Dtype:
     return dtype
 
 
-def _is_tracked(name: str, question: Question) -> bool:
-    tensor = question.inputs[name]
-    return is_inexact(tensor.spec.dtype) and tensor.requires_grad is not False
+def tracked_inputs(question: Question) -> list[str]:
+    """Inputs that are differentiated by when none are named: floating or complex, and not said to be otherwise."""
+    inputs = question.inputs.items()
+    return [name for name, tensor in inputs if is_inexact(tensor.spec.dtype) and tensor.requires_grad is not False]
 
 
 def _check_names(question: Question, limits: Limits) -> None:
@@ -333,7 +351,7 @@ def ones(node: Node) -> Node:
     return ops.broadcast_to(node.graph.constant(1, node.dtype), shape=node.shape)
 
 
-def _or_zero(value: Node | None, like: Node) -> Node:
+def or_zero(value: Node | None, like: Node) -> Node:
     return zeros(like, like.spec) if value is None else value
 
 
@@ -378,7 +396,7 @@ def _grad(scene: Scene) -> Answer:
     given = scene.seeds("grad_outputs", outputs, lambda name: True)
     pairs = [(node, given.get(name) or _implied_cotangent(name, node, scene)) for name, node in outputs.items()]
     found = reverse(pairs, list(scene.wrt.values()))
-    gradients = {name: _or_zero(g, x) for (name, x), g in zip(scene.wrt.items(), found, strict=True)}
+    gradients = {name: or_zero(g, x) for (name, x), g in zip(scene.wrt.items(), found, strict=True)}
     return Answer({"values": dict(scene.outputs)}, {"gradients": gradients})
 
 
@@ -398,7 +416,7 @@ def _jvp(scene: Scene) -> Answer:
     tangents = _directions(scene, "tangents")
     outputs = scene.differentiable
     found = forward(tangents, list(outputs.values()))
-    moved = {name: _or_zero(t, node) for (name, node), t in zip(outputs.items(), found, strict=True)}
+    moved = {name: or_zero(t, node) for (name, node), t in zip(outputs.items(), found, strict=True)}
     return Answer({"values": dict(scene.outputs)}, {"tangents": moved})
 
 
@@ -417,7 +435,7 @@ def _hvp(scene: Scene) -> Answer:
     if not given:
         raise InvalidGraph("vectors names no wrt; expected a tensor for at least one", pointer="/vectors")
     found = forward({scene.wrt[name]: v for name, v in given.items()}, list(gradients.values()))
-    products = {name: _or_zero(t, scene.wrt[name]) for name, t in zip(gradients, found, strict=True)}
+    products = {name: or_zero(t, scene.wrt[name]) for name, t in zip(gradients, found, strict=True)}
     return Answer({"values": dict(scene.outputs), "gradients": gradients}, {"hvp": products})
 
 
@@ -427,7 +445,7 @@ def _taylor(scene: Scene) -> Answer:
     outputs = scene.differentiable
     series = taylor(direction, list(outputs.values()), order)
     stacked = {
-        name: ops.stack(*[_or_zero(c, node) for c in coefficients], axis=0)
+        name: ops.stack(*[or_zero(c, node) for c in coefficients], axis=0)
         for (name, node), coefficients in zip(outputs.items(), series, strict=True)
     }
     return Answer({"values": dict(scene.outputs)}, {"coefficients": stacked})
@@ -448,7 +466,7 @@ def _nth(scene: Scene) -> Answer:
 def _first_order(scene: Scene) -> dict[str, Node]:
     outputs = scene.differentiable.values()
     found = reverse([(node, ones(node)) for node in outputs], list(scene.wrt.values()))
-    return {name: _or_zero(g, x) for (name, x), g in zip(scene.wrt.items(), found, strict=True)}
+    return {name: or_zero(g, x) for (name, x), g in zip(scene.wrt.items(), found, strict=True)}
 
 
 def _of_each(scene: Scene) -> list[Tree]:
@@ -460,7 +478,7 @@ def _of_each(scene: Scene) -> list[Tree]:
         (series,) = taylor({x: ones(x)}, [first], order - 1)
         for k, coefficient in enumerate(series):
             value = coefficient if coefficient is None or k < 2 else coefficient * float(math.factorial(k))
-            rows.append({"order": k + 1, "wrt": [name] * (k + 1), "value": _or_zero(value, x)})
+            rows.append({"order": k + 1, "wrt": [name] * (k + 1), "value": or_zero(value, x)})
     return rows
 
 
@@ -472,7 +490,7 @@ def _along_path(scene: Scene) -> list[Tree]:
     rows = []
     for k, name in enumerate(path):
         x = scene.wrt[name]
-        rows.append({"order": k + 1, "wrt": path[: k + 1], "value": _or_zero(current[name], x)})
+        rows.append({"order": k + 1, "wrt": path[: k + 1], "value": or_zero(current[name], x)})
         later = [each for each in current if each in path[k + 1 :] and current[each] is not None]
         moved = forward({x: ones(x)}, [node for each in later if (node := current[each]) is not None])
         current = dict.fromkeys(current) | dict(zip(later, moved, strict=True))

@@ -14,9 +14,11 @@ An op is one record (`Op`), and an op that is called on nodes emits a node. The 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
@@ -42,8 +44,8 @@ Value: TypeAlias = "Node | bool | int | float | complex"
 class Node:
     """One operation in a graph, or a leaf. Made by calling an op; never changed.
 
-    `shape` and `dtype` describe its value. A node with several results has `spec` None and `specs` instead, and
-    stands behind one projection for each. `weak` marks what was computed from bare numbers alone. `origin` is the
+    `shape` and `dtype` describe its value, or the first of `specs` where its op has several results; those are read
+    through projections only. `weak` marks what was computed from bare numbers alone. `origin` is the
     id of the posted node that it came from, for messages.
     """
 
@@ -93,11 +95,6 @@ class Node:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
-
-    @property
-    def is_several(self) -> bool:
-        """Whether this is a node with several results, which only projections may read."""
-        return bool(self.op.results)
 
     def __repr__(self) -> str:
         operands = ", ".join(f"%{node.index}" for node in self.inputs)
@@ -194,7 +191,8 @@ class Graph:
         if array.flags.writeable:
             array = array.copy()
             array.flags.writeable = False
-        key = (CONSTANT, array.dtype.num, array.shape, array.tobytes(), weak)
+        content = array.tobytes() if array.nbytes <= 256 else hashlib.blake2b(np.ascontiguousarray(array).data).digest()
+        key = (CONSTANT, array.dtype.num, array.shape, content, weak)
         if key not in self._interned:
             self._interned[key] = self._append(CONSTANT, (), {}, (Spec(array.shape, array.dtype),), weak, array)
         return self._interned[key]
@@ -210,7 +208,8 @@ class Graph:
         self, op: Op, inputs: tuple[Node, ...], attrs: Attrs, *, tag: Hashable = None, weak: bool = False
     ) -> Node:
         """The node for this op on these inputs, new or found. A `tag` keeps equal nodes apart on purpose."""
-        key = (op, inputs, *attrs.values(), tag)
+        # repr tells 1 from 1.0 and 0.0 from -0.0, which are equal as values and not as attributes.
+        key = (op, inputs, repr(attrs) if attrs else "", weak, tag)
         node = self._interned.get(key)
         if node is None:
             specs = op.infer(inputs, attrs)
@@ -228,6 +227,8 @@ class Graph:
     ) -> Node:
         limits = self.limits
         for spec in specs:
+            if not spec.shape:
+                continue
             if len(spec.shape) > limits.rank:
                 raise LimitExceeded("rank", limits.rank, len(spec.shape), f"axes of the result of {op.name}")
             # An empty tensor may not hide a size that NumPy cannot address.
@@ -240,6 +241,11 @@ class Graph:
         node = Node(self, op, inputs, attrs, specs, weak, value)
         self.nodes.append(node)
         return node
+
+    def clear(self) -> None:
+        """Forget all nodes; what others hold stays as it is."""
+        for held in (self.nodes, self.leaves, self._interned, self.slopes):
+            held.clear()
 
     def live(self, roots: Sequence[Node]) -> list[Node]:
         """What `roots` need, themselves included, in topological order."""
@@ -301,7 +307,7 @@ class Derivative(Protocol):
 
     def forward(self, node: Node, tangents: Sequence[Node | None]) -> Any: ...
 
-    def reverse(self, node: Node, cotangent: Any, wanted: Sequence[bool]) -> Sequence[Node | None]: ...
+    def reverse(self, node: Node, g: Any, wanted: Sequence[bool]) -> Sequence[Node | None]: ...
 
     def taylor(self, node: Node, order: int) -> Iterator[Any] | None: ...
 
@@ -337,6 +343,8 @@ class Op:
     """Integers and booleans are computed in float64."""
     view: bool = False
     """The result may share the first operand's memory."""
+    packs: bool = False
+    """A view that becomes a copy where the operand is not contiguous: reshape."""
     flops: Callable[..., int] | None = None
     """Floating-point operations, from (out shape, *operand shapes, **attrs); by default an element, an operation."""
     scratch: Callable[..., int] | None = None
@@ -394,7 +402,7 @@ class Op:
         operands = [*operands, *self._defaults(len(operands))]
         nodes = [each if isinstance(each, Node) else graph.number(each) for each in operands]
         kept = self.read_attrs(attrs)
-        nodes, weak = self._promoted(graph, nodes)
+        nodes, weak = self._promoted(nodes)
         if self.canonical is not None:
             kept = self.canonical(kept, *[node.shape for node in nodes])
         if posted and self.guard is not None:
@@ -444,8 +452,10 @@ class Op:
             raise InvalidGraph(f"{self.name} takes {least}{more} operands ({names}), got {count}", pointer="/inputs")
         return defaults
 
-    def _promoted(self, graph: Graph, nodes: list[Node]) -> tuple[list[Node], bool]:
+    def _promoted(self, nodes: list[Node]) -> tuple[list[Node], bool]:
         """Operands in their common dtype, by casts where needed, and whether all of them are weak numbers."""
+        if self._needs_nothing(nodes):
+            return nodes, False
         together = [at for at in range(len(nodes)) if self.operand(at).promotes]
         strong = [nodes[at].dtype for at in together if not nodes[at].weak]
         weak = [nodes[at].dtype for at in together if nodes[at].weak]
@@ -457,6 +467,17 @@ class Op:
         for at, node in enumerate(nodes):
             self._check_kind(self.operand(at), node.dtype)
         return nodes, bool(weak) and not strong
+
+    def _needs_nothing(self, nodes: list[Node]) -> bool:
+        """Whether operands are as they should be already: the common case, told without looking at each declaration."""
+        if not nodes:
+            return True
+        dtype = nodes[0].dtype
+        return dtype.kind == "f" and self._takes_floats and all(each.dtype is dtype and not each.weak for each in nodes)
+
+    @cached_property
+    def _takes_floats(self) -> bool:
+        return all("f" in operand.kinds and operand.promotes for operand in self.operands)
 
     def _check_kind(self, operand: Operand, dtype: Dtype) -> None:
         if dtype.kind not in operand.kinds:
@@ -483,7 +504,7 @@ def cast(node: Node, dtype: Dtype) -> Node:
         return node
     if node.value is None:
         return ops.astype(node, dtype=dtype.name)
-    if node.weak and dtype.kind in "iu" and not np.iinfo(dtype).min <= node.value <= np.iinfo(dtype).max:
+    if node.weak and dtype.kind in "iu" and not np.iinfo(dtype).min <= int(node.value) <= np.iinfo(dtype).max:
         raise DtypeMismatch(f"the number {node.value} does not fit {dtype.name}")
     with np.errstate(over="ignore"):
         return node.graph.constant(node.value.astype(dtype), weak=node.weak)
@@ -506,7 +527,7 @@ class Registry:
         """The op of this name or alias. Raises UnknownOp, with a near name where there is one."""
         op = self._by_name.get(name) or self._aliases.get(name)
         if op is None:
-            raise UnknownOp(f"no op is called {name[:64]!r}{self._near(name)}; GET /ops lists them")
+            raise UnknownOp(f"no op is called {name[:64]!r}{self._near(name)}")
         return op
 
     def _near(self, name: str) -> str:

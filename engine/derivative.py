@@ -189,8 +189,12 @@ class Bilinear:
 
 @dataclass(frozen=True)
 class Flat:
-    """Constant wherever it is differentiable at all: comparisons, rounding, argmax, detach."""
+    """Constant wherever it is differentiable at all: comparisons, rounding, argmax, detach.
 
+    `cuts` marks what is not even tracked, as PyTorch has it: its result does not require grad.
+    """
+
+    cuts: bool = False
     kind: ClassVar[str] = "zero"
     is_flat: ClassVar[bool] = True
 
@@ -257,8 +261,3 @@ def by_slope(slope: Callable[..., Node], axes: Callable[..., tuple[int, ...]]) -
         return cotangent and ops.broadcast_to(cotangent, shape=node.inputs[0].shape)
 
     return Custom(forward, reverse)
-
-
-def like(x: Node, value: float) -> Node:
-    """A constant scalar in the dtype of `x`."""
-    return cast(x.graph.number(value), x.dtype)

@@ -98,7 +98,7 @@ def _requires_grad(name: str, built: Built, question: Question) -> bool:
 
 
 def _is_tracked(statement: Statement, built: Built, tracked: set[str]) -> bool:
-    if statement.no_grad or (statement.op.derivative is not None and statement.op.derivative.is_flat):
+    if statement.no_grad or getattr(statement.op.derivative, "cuts", False):
         return False
     if not any(is_inexact(node.dtype) for node in built.nodes[statement.id]):
         return False

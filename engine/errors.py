@@ -16,6 +16,7 @@
     ├── NotScalar
     ├── SingularMatrix            a kernel of linear algebra could not go on
     ├── NonFinite                 nan_policy "raise" met a NaN or an infinity
+    ├── OutOfMemory               the machine has none left for a plan that the limits allow
     ├── LimitExceeded             knows the limit's name, its maximum and the actual figure
     └── DeadlineExceeded          raised by the caller's tick
 
@@ -27,10 +28,13 @@ attribute; callers prefix it.
 
 from __future__ import annotations
 
+LONGEST_STEP = 120
+"""Characters of a name that a pointer repeats: what is longer is no name of ours, and not worth an echo."""
+
 
 def pointer_to(*steps: str | int) -> str:
     """A JSON pointer (RFC 6901) from names and positions."""
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+    return "".join("/" + str(step)[:LONGEST_STEP].replace("~", "~0").replace("/", "~1") for step in steps)
 
 
 class EngineError(Exception):
@@ -140,6 +144,12 @@ class NonFinite(EngineError):
     """A NaN or an infinity that came out of finite numbers, under nan_policy "raise"."""
 
     code = "non_finite"
+
+
+class OutOfMemory(EngineError):
+    """No memory now, for a plan that is within the limits."""
+
+    code = "overloaded"
 
 
 class LimitExceeded(EngineError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import EngineError, InvalidTensor, NonFinite, SingularMatrix
+from engine.errors import EngineError, InvalidTensor, NonFinite, OutOfMemory, SingularMatrix
 from engine.plan import Plan, Step
 from engine.types import Array, is_inexact
 
@@ -50,7 +50,12 @@ def _run_chunk(chunk: tuple[Step, ...], values: list[Any]) -> None:
             values[out] = kernel(*operands) if into < 0 else kernel(*operands, out=values[into])
             for place in dead:
                 values[place] = None
-    except (np.linalg.LinAlgError, EngineError, ValueError, ArithmeticError) as error:
+    except EngineError as error:
+        error.node = error.node or step.node.origin
+        raise
+    except MemoryError as error:
+        raise OutOfMemory("there is no memory for this now", node=step.node.origin) from error
+    except (ValueError, ArithmeticError) as error:
         raise _blamed(error, step) from error
 
 
@@ -74,9 +79,6 @@ def _is_finite(value: Any) -> bool:
 def _blamed(error: Exception, step: Step) -> EngineError:
     """The error of a kernel as one that names the posted node."""
     node = step.node
-    if isinstance(error, EngineError):
-        error.node = error.node or node.origin
-        return error
     if isinstance(error, np.linalg.LinAlgError):
         return SingularMatrix(f"{node.op.name}: {str(error).rstrip('.').lower()}", node=node.origin)
     return InvalidTensor(f"{node.op.name} cannot take these values: {str(error)[:120]}", node=node.origin)

@@ -7,6 +7,7 @@
     reduction         one operand, some axes folded away
     structural        one operand rearranged: linear, often a view
     composite         an op that is other ops
+    rearranged        a composite that only rearranges one operand
 
 A batch rule acts under one more leading axis: `rule(node, args, batched)` emits the op of `node` again on `args`, of
 which those flagged in `batched` have the new axis in front.
@@ -16,15 +17,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from engine import attrs as kinds
-from engine.core import Attrs, Derivative, Node, Op, Operand, Sample, define, ops
+from engine.core import Attrs, Derivative, Graph, Node, Op, Operand, Refusal, Sample, define, ops
 from engine.derivative import Flat, Linear, Partials, Slope
-from engine.types import BOOL, Dtype, Shape, axes_of, broadcast, drop_axes
+from engine.types import BOOL, DTYPES, INT64, Dtype, Shape, axes_of, broadcast, drop_axes
 
+# By the dtypes they take: X and X1X2 all that are not complex, REAL and REALS no booleans either, ANY all.
 X = (Operand("x"),)
 X1X2 = (Operand("x1"), Operand("x2"))
+REAL = (Operand("x", "iuf"),)
+REALS = (Operand("x1", "iuf"), Operand("x2", "iuf"))
+ANY = (Operand("x", "biufc"),)
 POINTWISE = (Sample(((),)), Sample(((3,),)), Sample(((2, 3),)), Sample(((0,),)))
 PAIRWISE = (
     Sample(((), ())),
@@ -33,6 +39,7 @@ PAIRWISE = (
     Sample(((2, 1), (1, 3))),
     Sample(((0, 3), (3,))),
 )
+MISMATCH = (Refusal(((2,), (3,)), {}, "shape_mismatch"),)
 
 BatchRule = Callable[[Node, Sequence[Node], Sequence[bool]], Node]
 
@@ -45,12 +52,50 @@ def broadcast_shape(*shapes: Shape, **attrs: Any) -> Shape:
     return broadcast(*shapes)
 
 
+def boolean(*dtypes: Dtype, **attrs: Any) -> Dtype:
+    return BOOL
+
+
+def int64(*dtypes: Dtype, **attrs: Any) -> Dtype:
+    return INT64
+
+
+def named_dtype(*dtypes: Dtype, dtype: str, **attrs: Any) -> Dtype:
+    """The dtype that the attribute `dtype` names."""
+    return DTYPES[dtype]
+
+
+def free(out: Shape, *shapes: Shape, **attrs: Any) -> int:
+    """The cost of what computes nothing."""
+    return 0
+
+
+def elements(out: Shape, x: Shape, *others: Shape, **attrs: Any) -> int:
+    """As many operations, or as much workspace, as the first operand has elements."""
+    return math.prod(x)
+
+
+def _per_element(flops: int) -> Callable[..., int]:
+    return lambda out, *shapes, **attrs: flops * math.prod(out)
+
+
+# Under one more axis
+
+
+def batch_same(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Any:
+    """For one operand of which only the last axes matter, whatever stands before."""
+    found = node.op.several(args[0], **node.attrs)
+    return found if node.op.results else found[0]
+
+
 def batch_aligned(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
     """For operands that broadcast: ones go in between the new axis and a short operand's own."""
-    rank = max(x.rank for x in node.inputs)
-    return node.op(
-        *[with_rank(arg, rank) if has else arg for arg, has in zip(args, batched, strict=True)], **node.attrs
-    )
+    return node.op(*aligned(args, batched, max(x.rank for x in node.inputs)), **node.attrs)
+
+
+def aligned(args: Sequence[Node], batched: Sequence[bool], rank: int) -> list[Node]:
+    """Operands of which the batched have `rank` axes behind their first; the others broadcast as they are."""
+    return [with_rank(arg, rank) if has else arg for arg, has in zip(args, batched, strict=True)]
 
 
 def with_rank(arg: Node, rank: int) -> Node:
@@ -77,6 +122,14 @@ def batch_sized(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> No
     return node.op(args[0], **node.attrs | {"shape": (args[0].shape[0], *node.attrs["shape"])})
 
 
+def example_rows(x: Node) -> Node:
+    """Every example of a batch flattened."""
+    return ops.reshape(x, shape=(x.shape[0], math.prod(x.shape[1:])))
+
+
+# Element by element
+
+
 def unary(
     name: str,
     doc: str,
@@ -101,7 +154,7 @@ def unary(
         kernel=kernel,
         derivative=Partials((slope,)),
         domain=(at,),
-        flops=lambda out, *shapes, **attrs: flops * math.prod(out),
+        flops=_per_element(flops),
         **defaults | record,
     )
 
@@ -124,6 +177,7 @@ def binary(
     kernel: Callable[..., Any],
     slopes: tuple[Callable[..., Slope] | None, Callable[..., Slope] | None] | None = None,
     at: tuple[tuple[float, float], ...] = ((-2.0, 2.0),),
+    flops: int = 1,
     **record: Any,
 ) -> Op:
     """Two operands that broadcast and promote; with `slopes`, or with a derivative of another kind."""
@@ -136,21 +190,17 @@ def binary(
     }
     if slopes is not None:
         defaults["derivative"] = Partials(slopes)
-    return define(name, doc, kernel=kernel, domain=at, **defaults | record)
-
-
-def _boolean(*dtypes: Dtype, **attrs: Any) -> Dtype:
-    return BOOL
+    return define(name, doc, kernel=kernel, domain=at, flops=_per_element(flops), **defaults | record)
 
 
 def comparison(name: str, doc: str, kernel: Callable[..., Any], **record: Any) -> Op:
     """Two operands, a boolean result, no derivative."""
-    return binary(name, doc, kernel, derivative=Flat(), returns=_boolean, **record)
+    return binary(name, doc, kernel, derivative=Flat(), returns=boolean, **record)
 
 
 def predicate(name: str, doc: str, kernel: Callable[..., Any], **record: Any) -> Op:
     """One operand, a boolean result, no derivative."""
-    return rounding(name, doc, kernel, returns=_boolean, **record)
+    return rounding(name, doc, kernel, returns=boolean, **record)
 
 
 def rounding(
@@ -170,6 +220,14 @@ def rounding(
     )
 
 
+def over(x: Node, length: Node) -> Node:
+    """x / length, and 0 where the length is 0: the subgradient of least norm."""
+    nothing = ops.equal(length, 0.0)
+    return ops.where(nothing, 0.0, x * ops.reciprocal(ops.where(nothing, 1.0, length)))
+
+
+# Over axes
+
 AXIS = kinds.axes()
 KEEPDIMS = kinds.boolean("Whether reduced axes stay, with size one.", False)
 FOLDED = (
@@ -177,6 +235,11 @@ FOLDED = (
     Sample(((2, 3),), {"axis": 1}),
     Sample(((2, 3),), {"axis": 0, "keepdims": True}),
     Sample(((2, 3, 2),), {"axis": [0, -1]}),
+)
+EMPTY = (Sample(((0, 3),), {"axis": 0}), Sample(((3, 0),), {"axis": 0}), Sample(((),)))
+WRONG_AXIS = (
+    Refusal(((2, 3),), {"axis": 2}, "shape_mismatch"),
+    Refusal(((2, 3),), {"axis": [0, -2]}, "shape_mismatch"),
 )
 
 
@@ -200,7 +263,7 @@ def reduction(
         "samples": FOLDED,
         "shape": reduced_shape,
         "batch": batch_shifted("axis"),
-        "flops": lambda out, x, **attrs: math.prod(x),
+        "flops": elements,
     }
     return define(
         name,
@@ -218,6 +281,19 @@ def reduced_axes(node: Node) -> tuple[int, ...]:
     return axes
 
 
+def unfold(value: Node, x: Node, axis: Sequence[int]) -> Node:
+    """A value of the reduction's shape with its axes kept, as ones, so that it broadcasts against `x`."""
+    return ops.reshape(value, shape=drop_axes(x.shape, axis, keepdims=True))
+
+
+def count_along(shape: Shape, axis: Sequence[int]) -> int:
+    """How many elements are folded into one."""
+    return math.prod(shape[at] for at in axis)
+
+
+# In another arrangement
+
+
 def structural(
     name: str,
     doc: str,
@@ -228,7 +304,7 @@ def structural(
 ) -> Op:
     """One operand, rearranged. `adjoint(g, x, **attrs)`."""
     defaults: dict[str, Any] = {
-        "operands": (Operand("x", "biufc"),),
+        "operands": ANY,
         "family": "shape",
         "view": True,
         "flops": free,
@@ -236,12 +312,29 @@ def structural(
     return define(name, doc, kernel=kernel, shape=shape, derivative=Linear(adjoint), **defaults | record)
 
 
-def free(out: Shape, *shapes: Shape, **attrs: Any) -> int:
-    """The cost of what computes nothing."""
-    return 0
-
-
 def composite(name: str, doc: str, expand: Callable[..., Any], **record: Any) -> Op:
     """An op that is written in other ops: `expand(*nodes, **attrs)` emits them, and no rule is needed."""
     defaults: dict[str, Any] = {"operands": X, "family": "composite"}
     return define(name, doc, expand=expand, **defaults | record)
+
+
+rearranged = partial(composite, operands=ANY, family="shape")
+
+
+def resized(shape: Shape, axis: int, size: int) -> Shape:
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+def span(x: Node, axis: int, start: int | None, stop: int | None) -> Node:
+    """Elements `start` to `stop` of `x` along one axis."""
+    return ops.slice(x, index=(*((None, None, None),) * axis, (start, stop, None)))
+
+
+def filled(graph: Graph, value: Any, shape: Shape, dtype: Dtype) -> Node:
+    """One number everywhere, which takes no memory."""
+    return ops.broadcast_to(graph.constant(value, dtype), shape=shape)
+
+
+def listed(sizes: Sequence[int]) -> str:
+    """A shape for a message, cut where it is absurdly long."""
+    return str(list(sizes[:20])) if len(sizes) <= 20 else str(list(sizes[:20]))[:-1] + ", …]"

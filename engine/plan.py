@@ -114,10 +114,14 @@ class _Buffers:
 
     def __init__(self, live: Sequence[Node], results: Sequence[Node]) -> None:
         self._owner: dict[Node, Node] = {}
+        self._copies: dict[Node, int] = {}
         self._last_use: dict[Node, Node] = {}
         self._end: dict[Node, Node | None] = {}
         for node in live:
             self._owner[node] = self._owner[node.inputs[0]] if _is_view(node) else node
+            if _is_copy(node):
+                # It lives as long as its owner, at the worst.
+                self._copies[self._owner[node]] = self._copies.get(self._owner[node], 0) + _nbytes(node)
             for x in node.inputs:
                 self._last_use[x] = node
                 self._end[self._owner[x]] = node
@@ -138,7 +142,7 @@ class _Buffers:
         if victim is not None:
             # The buffer goes on under a new owner, to the new owner's end.
             self._taken_over.add(victim)
-        elif not _is_view(node):
+        elif not _is_view(node) or _is_copy(node):
             self._held += _nbytes(node)
         scratch = (
             0 if node.op.scratch is None else node.op.scratch(node.shape, *[x.shape for x in node.inputs], **node.attrs)
@@ -160,10 +164,18 @@ class _Buffers:
             ends = self._end.get(owner) is node and owner not in self._taken_over
             if ends and owner.op is not INPUT and owner.op is not CONSTANT:
                 self._held -= _nbytes(owner)
+            if self._end.get(owner) is node:
+                self._held -= self._copies.get(owner, 0)
 
 
 def _is_view(node: Node) -> bool:
     return bool(node.inputs) and (node.op.view or node.op is RESULT)
+
+
+def _is_copy(node: Node) -> bool:
+    """Whether a view has to be a copy, as reshape makes of what is stretched, transposed or sliced."""
+    x = node.inputs[0] if node.inputs else node
+    return node.op.packs and x.op.view and not x.op.packs
 
 
 def _nbytes(node: Node) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -83,31 +83,48 @@ class Program:
         return tuple(name for name in dict.fromkeys(names) if name not in self.by_id)
 
     @cached_property
-    def ordered(self) -> tuple[Statement, ...]:
-        """The statements in topological order, as posted where that leaves a choice. Raises GraphCycle."""
-        waiting = {each.id: {ref.name for ref in _refs(each) if ref.name in self.by_id} for each in self.statements}
-        users: dict[str, list[str]] = {name: [] for name in waiting}
-        for name, needs in waiting.items():
-            for need in needs:
-                users[need].append(name)
-        order = [name for name, needs in waiting.items() if not needs]
-        for name in order:
-            for user in users[name]:
-                waiting[user].discard(name)
-                if not waiting[user]:
-                    order.append(user)
-        if len(order) < len(self.statements):
-            self._refuse_cycle(waiting)
-        return tuple(self.by_id[name] for name in order)
+    def _input_names(self) -> frozenset[str]:
+        return frozenset(self.inputs)
 
-    def _refuse_cycle(self, waiting: Mapping[str, set[str]]) -> None:
-        """Name one cycle among the statements that never became ready."""
-        trail: list[str] = [next(name for name, needs in waiting.items() if needs)]
-        while trail[-1] not in trail[:-1]:
-            trail.append(next(iter(waiting[trail[-1]])))
-        cycle = trail[trail.index(trail[-1]) :]
+    @cached_property
+    def ordered(self) -> tuple[Statement, ...]:
+        """The statements in an order in which each comes after what it needs. Raises GraphCycle.
+
+        It follows from what the outputs need, from the left, so that equal graphs are built and summed alike however
+        their nodes were posted. What no output needs comes first.
+        """
+        used = {ref.name for statement in self.statements for ref in _refs(statement)}
+        outputs = [ref.name for _, ref in self.outputs if ref.name in self.by_id]
+        ends = sorted(set(self.by_id) - used - set(outputs))
+        order: dict[str, Statement] = {}
+        for root in (*ends, *outputs, *sorted(self.by_id)):
+            self._visit(root, order)
+        return tuple(order.values())
+
+    def _visit(self, root: str, order: dict[str, Statement]) -> None:
+        """Add to `order` what `root` needs, and then itself."""
+        open_ones: dict[str, Iterator[str]] = {} if root in order else {root: self._needs(root)}
+        while open_ones:
+            name, needs = next(reversed(open_ones.items()))
+            need = next((each for each in needs if each not in order), None)
+            if need is None:
+                order[name] = self.by_id[name]
+                del open_ones[name]
+            elif need in open_ones:
+                trail = list(open_ones)
+                self._refuse_cycle(trail[trail.index(need) :])
+            else:
+                open_ones[need] = self._needs(need)
+
+    def _needs(self, name: str) -> Iterator[str]:
+        return (ref.name for ref in _refs(self.by_id[name]) if ref.name in self.by_id)
+
+    def _refuse_cycle(self, cycle: Sequence[str]) -> None:
+        """Name a cycle, from the one of its nodes that was posted first."""
+        at = next(i for i, each in enumerate(self.statements) if each.id in cycle)
+        first = cycle.index(self.statements[at].id)
+        cycle = [*cycle[first:], *cycle[:first], cycle[first]]
         shown = " → ".join(cycle[:10]) + (" → …" if len(cycle) > 10 else "")
-        at = next(i for i, each in enumerate(self.statements) if each.id == cycle[0])
         raise GraphCycle(f"nodes wait for each other: {shown}", node=cycle[0], pointer=f"/nodes/{at}/inputs")
 
     def with_outputs(self, names: Sequence[str]) -> Program:
@@ -118,7 +135,7 @@ class Program:
     def find(self, name: str) -> Ref:
         """The reference that `name` spells: an id, an input, or "id.result". Raises UnknownName."""
         ref = read_ref(name)
-        if ref.name not in self.by_id and ref.name not in self.inputs:
+        if ref.name not in self.by_id and ref.name not in self._input_names:
             raise UnknownName(f"the graph has no node and no input called {name[:80]!r}")
         return ref
 
@@ -301,6 +318,8 @@ def write_attr(value: Any) -> Any:
     """An attribute's value in JSON: tuples as lists, non-finite numbers as strings."""
     if isinstance(value, tuple | list):
         return [write_attr(each) for each in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return float(value)
     if isinstance(value, float) and not math.isfinite(value):
         return next(name for name, known in NON_FINITE.items() if repr(known) == repr(value))
     return value
@@ -363,7 +382,7 @@ def build(program: Program, specs: Mapping[str, Spec], graph: Graph, marks: Iter
             built.nodes[statement.id] = _emit(statement, built, statement.id in marked)
         except EngineError as error:
             error.node = error.node or statement.id
-            if statement.op.name not in error.detail:
+            if not error.detail.startswith((statement.op.name, "attribute ")):
                 error.detail = f"{statement.op.name}: {error.detail}"
             error.pointer = f"/nodes/{position[id(statement)]}{error.pointer or ''}"
             raise
@@ -446,7 +465,7 @@ def _constant_argument(node: Node) -> Argument:
 
 def _given_attrs(node: Node) -> dict[str, Any]:
     """The attributes of a node that differ from their defaults, as they would be posted."""
-    return {name: value for name, value in node.attrs.items() if value != node.op.attrs[name].default}
+    return {name: value for name, value in node.attrs.items() if repr(value) != repr(node.op.attrs[name].default)}
 
 
 def _fresh(taken: set[str]) -> str:

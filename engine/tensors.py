@@ -183,6 +183,8 @@ def _range(dtype: Dtype) -> str:
 
 def _paired(flat: list[Any], nested: Shape, dtype: Dtype) -> tuple[Array, Shape]:
     """Complex numbers from [re, im] pairs in the last axis."""
+    if math.prod(nested) == 0 and nested[-1] != 2:
+        return np.empty(0, dtype), nested  # lists of nothing show no pairs
     if not nested or nested[-1] != 2:
         raise InvalidTensor(f"a {dtype.name} is [re, im] in a last axis of length 2, got shape {list(nested)}")
     parts = _converted(flat, DTYPES["float32"] if dtype == np.complex64 else FLOAT64)

@@ -17,9 +17,7 @@ from app.wire.models import ProblemOut
 REF = "#/components/schemas/{model}"
 
 
-def documented(
-    summary: str, answer: type[BaseModel], request: type[BaseModel] | None = None, status: int = 200
-) -> dict[str, Any]:
+def documented(summary: str, answer: type[BaseModel], request: type[BaseModel] | None = None) -> dict[str, Any]:
     """Keyword arguments of a route: its summary, its request body with examples, its answer, its problems."""
     problem = {
         "description": "What was wrong, as problem details",
@@ -27,7 +25,7 @@ def documented(
     }
     route: dict[str, Any] = {
         "summary": summary,
-        "responses": {status: {"model": answer, "description": "The answer"}, "4XX": problem, "5XX": problem},
+        "responses": {200: {"model": answer, "description": "The answer"}, "4XX": problem, "5XX": problem},
         "response_model": None,
     }
     if request is not None:

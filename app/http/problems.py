@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from engine.errors import EngineError, LimitExceeded
 
@@ -114,11 +115,11 @@ def from_engine(error: EngineError) -> Problem:
     more: dict[str, Any] = {} if error.node is None else {"node": error.node}
     if isinstance(error, LimitExceeded):
         # What is beyond 64 bits is no integer to most readers of JSON.
-        actual = error.actual if abs(error.actual) < 2**63 else float(error.actual)
+        actual = error.actual if abs(error.actual) < 2**63 else float(min(error.actual, 10**300))
         more["limit"] = {"name": error.name, "max": error.maximum, "actual": actual}
     if error.line is not None:
         more |= {"line": error.line, "column": error.column}
-    headers = RETRY_AFTER if error.code == "deadline_exceeded" else None
+    headers = RETRY_AFTER if CODES[error.code].status >= 500 else None
     return Problem(error.code, error.detail, pointer=error.pointer, headers=headers, **more)
 
 
@@ -153,8 +154,9 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 def _methods(request: Request) -> set[str]:
     """What all routes of this path take; Starlette tells those of the first only."""
-    routes: list[Any] = request.app.routes
-    return {method for route in routes if route.matches(request.scope)[0] for method in getattr(route, "methods", ())}
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    here = (methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path))
+    return {method.upper() for methods in here for method in methods}
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.requests import Request
 
-from app.http.problems import Problem, over_limit
+from app.http.problems import Problem
 from app.http.reading import Posted, check_accept, validated
 from app.services.deadline import Clock
 from app.settings import Settings
 from app.wire import json
 from app.wire.models import NthRequest
-from engine.errors import EngineError, pointer_to
-from engine.text import parse
+from engine.errors import pointer_to
 
 NAMES = {"expr", "wrt", "order", "outputs"}
+SPACE_BETWEEN_VALUES = re.compile(r"[\w)\].]\0+[\w.(\[]")
 
 
 def posted_from_query(request: Request) -> Posted[NthRequest]:
-    """The request that a query spells. Raises invalid_request, and limit_exceeded with 414 for a long one."""
+    """The request that a query spells. Raises invalid_request."""
     settings: Settings = request.app.state.settings
-    length = len(request.scope["path"]) + len(request.scope["query_string"])
-    if length > settings.url_bytes:
-        raise over_limit("url_bytes", settings.url_bytes, length, "bytes of the URL", 414)
     check_accept(request)
     clock = Clock(settings.seconds)
     with clock.stage("parse"):
+        _refuse_spaces(request.scope["query_string"])
         body = _body(_parameters(request))
-        if b"+" in request.scope["query_string"]:
-            _explain_spaces(body["expression"], settings)
         return Posted(validated(NthRequest, body), clock, request.app.state.answers, is_light=True)
 
 
@@ -62,13 +60,17 @@ def _json(name: str, value: str) -> Any:
         return json.decode(value.encode())
     except json.MalformedJson:
         detail = f"the parameter {name[:64]} is {value[:60]!r}; expected a JSON number or list"
-        raise Problem("invalid_request", detail, pointer=pointer_to("inputs", name)) from None
+        pointer = None if name in NAMES else pointer_to("inputs", name)
+        raise Problem("invalid_request", detail, pointer=pointer) from None
 
 
-def _explain_spaces(expression: str, settings: Settings) -> None:
-    """A bare + in a URL is a space; where the expression does not parse, say so beside what the parser says."""
-    try:
-        parse(expression, settings.limits)
-    except EngineError as error:
-        hint = "in a URL a + is read as a space; write it as %2B"
-        raise Problem("syntax_error", f"{error.detail}; {hint}", pointer="/expression") from error
+def _refuse_spaces(query: bytes) -> None:
+    """Refuse a bare + between two values: a query reads it as a space, and `x [0]` would mean another thing."""
+    raw = next((each[5:] for each in query.split(b"&") if each.startswith(b"expr=")), b"")
+    spelt = unquote(raw.replace(b"+", b"\0").decode("latin-1"))
+    found = SPACE_BETWEEN_VALUES.search(spelt)
+    if found is not None:
+        before = spelt[: found.start() + 1].split("\n")
+        where: dict[str, Any] = {"line": len(before), "column": len(before[-1]) + 1}
+        detail = "in a URL a + is read as a space; write it as %2B"
+        raise Problem("syntax_error", detail, pointer="/expression", **where)

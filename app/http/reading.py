@@ -22,6 +22,13 @@ from engine.errors import pointer_to
 
 M = TypeVar("M", bound=BaseModel)
 MOST_ERRORS = 10
+PLAIN = {
+    "model_type": "expected an object",
+    "dict_type": "expected an object",
+    "list_type": "expected a list",
+    "too_short": "expected at least one item",
+}
+"""What pydantic says of Python's types, in JSON's words."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,8 @@ def check_accept(request: Request) -> None:
 async def _body(request: Request, most: int) -> bytes:
     """The whole body, given up as soon as it is known to be too large."""
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > most:
-        raise over_limit("body_bytes", most, int(declared), "bytes of the body", 413)
+    if declared.isdecimal() and float(declared[:300]) > most:
+        raise over_limit("body_bytes", most, float(declared[:300]), "bytes of the body", 413)
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -113,6 +120,8 @@ def _decoded(body: bytes, most_nesting: int) -> Any:
 
 def validated(model: type[M], value: Any) -> M:
     """The model of a decoded body. Raises invalid_request, with a pointer to the first fault."""
+    if isinstance(value, dict):
+        _refuse_unknown(value, model)
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -124,6 +133,15 @@ def validated(model: type[M], value: Any) -> M:
         raise Problem(
             "invalid_request", f"{where[:100]}: {faults[0]['detail']}", pointer=faults[0]["pointer"], errors=faults
         ) from None
+
+
+def _refuse_unknown(body: dict[str, Any], model: type[BaseModel]) -> None:
+    """Stop at the first field that the model lacks; pydantic would go on to list a million of them."""
+    unknown = next((name for name in body if name not in model.model_fields), None)
+    if unknown is not None:
+        detail = f"this call has no field {unknown[:64]!r}; it has: {', '.join(model.model_fields)}"
+        pointer = pointer_to(unknown)
+        raise Problem("invalid_request", detail, pointer=pointer, errors=[{"pointer": pointer, "detail": detail}])
 
 
 def _fault(error: Any, body: Any) -> dict[str, str]:
@@ -138,7 +156,7 @@ def _fault(error: Any, body: Any) -> dict[str, str]:
             body = body[step]
     if error["type"] == "missing":
         steps.append(error["loc"][-1])
-    return {"pointer": pointer_to(*steps), "detail": error["msg"][:200]}
+    return {"pointer": pointer_to(*steps), "detail": PLAIN.get(error["type"], error["msg"][:200])}
 
 
 def _has(body: dict[str, Any] | list[Any], step: str | int) -> bool:

@@ -23,6 +23,6 @@ async def written(call: str, posted: Posted[Any]) -> Response:
     return Response(body, media_type=json.MEDIA_TYPE, headers={"Server-Timing": clock.server_timing})
 
 
-def sent(value: Any, headers: dict[str, str] | None = None) -> Response:
+def sent(value: Any) -> Response:
     """A response of plain values."""
-    return Response(json.encode(value), media_type=json.MEDIA_TYPE, headers=headers)
+    return Response(json.encode(value), media_type=json.MEDIA_TYPE)

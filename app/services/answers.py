@@ -49,7 +49,7 @@ class Answers:
         is_light = is_light and _compile_effort(question) <= self.settings.inline_nodes
         compiled = compiling() if is_light else await self.in_thread(compiling)
         running = partial(self._run, compiled, request, clock)
-        effort = compiled.plan.flops + compiled.plan.peak_bytes
+        effort = compiled.plan.flops + compiled.plan.peak_bytes + compiled.answer_bytes
         return running() if is_light and effort <= self.settings.inline_effort else await self.in_thread(running)
 
     async def of_check(self, request: CheckRequest, clock: Clock) -> bytes:
@@ -66,7 +66,7 @@ class Answers:
             return question_of(call, request, self.settings.limits)
 
     def _compile(self, question: Question, request: Request, clock: Clock) -> Compiled:
-        with clock.stage("compile"), pointing_into_graph(request):
+        with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
             compiled = compile_question(question, self.settings.limits, clock)
         size = compiled.answer_bytes
         if size > self.settings.answer_bytes:
@@ -74,17 +74,20 @@ class Answers:
         return compiled
 
     def _run(self, compiled: Compiled, request: Request, clock: Clock) -> bytes:
-        with clock.stage("run"), pointing_into_graph(request):
-            tree = compiled.run(compiled.bind(), clock)
-        with clock.stage("encode"):
-            return json.encode(_written(tree, compiled, request))
+        try:
+            with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
+                tree = compiled.run(compiled.bind(), clock)
+            with clock.stage("encode"):
+                return json.encode(_written(tree, compiled, request))
+        finally:
+            compiled.release()
 
     def _check(self, request: CheckRequest, clock: Clock) -> bytes:
         limits = self.settings.limits
         question = self._parse("check", request, clock)
-        with clock.stage("compile"), pointing_into_graph(request):
+        with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
             described = compile_question(replace(question, call="grad", ones=True), limits, clock)
-        with clock.stage("run"), pointing_into_graph(request):
+        with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
             found = check(question, limits, clock)
         with clock.stage("encode"):
             return json.encode(_plain(found) | {"graph": describe(described, nodes="nodes" in request.include)})
@@ -95,7 +98,7 @@ class Answers:
             question = inspection_of(request, limits)
         if question.program.inputs and request.inputs is None:
             return json.encode(describe_program(question.program))
-        with clock.stage("compile"), pointing_into_graph(request):
+        with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
             compiled = compile_question(question, limits, clock)
         return json.encode(describe(compiled, nodes="nodes" in request.include))
 

@@ -13,7 +13,7 @@ from app.wire.models import GraphForm, InspectRequest, Request
 from engine.calls import Question
 from engine.errors import EngineError, LimitExceeded, pointer_to
 from engine.limits import Limits
-from engine.program import Program, read_graph
+from engine.program import ID, Program, read_graph
 from engine.tensors import Tensor, read_spec, read_tensor
 from engine.text import CONSTANTS, parse, parse_with_positions
 
@@ -29,7 +29,7 @@ def question_of(call: str, request: Request, limits: Limits) -> Question:
     if call == "nth" and (order is None) == (path is None):
         raise Problem("invalid_request", "give either order or path", pointer="/order")
     program = program_of(request, limits, request.graph_id)
-    _refuse_constants(request, program)
+    _check_names(request, program)
     return Question(
         call=call,
         program=program,
@@ -45,9 +45,15 @@ def question_of(call: str, request: Request, limits: Limits) -> Question:
     )
 
 
-def _refuse_constants(request: Request, program: Program) -> None:
-    """An input called pi or e would be passed over in silence, because an expression reads the number."""
+def _check_names(request: Request, program: Program) -> None:
+    """Refuse inputs that no graph could name, and pi and e, which an expression would pass over in silence."""
     for name in request.inputs:
+        if not ID.match(name):
+            raise Problem(
+                "invalid_request",
+                f"{name[:64]!r} is no name: a letter or _, then up to 63 letters, digits, _ or -",
+                pointer=pointer_to("inputs", name),
+            )
         if request.expression is not None and name in CONSTANTS and name not in program.inputs:
             raise Problem(
                 "invalid_request",
@@ -88,21 +94,21 @@ def pointing(prefix: str) -> Iterator[None]:
 
 
 @contextmanager
-def pointing_into_graph(request: GraphForm) -> Iterator[None]:
+def pointing_into_graph(request: GraphForm, limits: Limits) -> Iterator[None]:
     """Make an error at a node one at a place of the request: a pointer into `graph`, a line of the expression."""
     try:
         yield
     except EngineError as error:
         if request.expression is not None and error.node is not None:
-            _locate(error, request.expression)
+            _locate(error, request.expression, limits)
         elif error.pointer is not None and error.pointer.startswith("/nodes"):
             error.pointer = f"/graph{error.pointer}"
         raise
 
 
-def _locate(error: EngineError, expression: str) -> None:
+def _locate(error: EngineError, expression: str, limits: Limits) -> None:
     """Say where in an expression the node to blame stands; ids that were made up for its parts are no help."""
-    program, positions = parse_with_positions(expression, Limits())
+    program, positions = parse_with_positions(expression, limits)
     if error.node not in positions:
         return
     line, column = positions[error.node]

@@ -1,18 +1,24 @@
 """JSON in and out, strict and exact.
 
-msgspec reads: it refuses NaN, overflowing floats and byte-order marks, and keeps integers of any size, so that one
+msgspec reads: it refuses NaN, overflowing floats and byte-order marks, and keeps large integers whole, so that one
 which does not fit its dtype can be refused rather than rounded. orjson writes: NumPy arrays without a detour, each
 float in the shortest form that reads back as the same bits.
 """
 
 from __future__ import annotations
 
+import json as slow_json
+import re
 from typing import Any
 
 import msgspec
 import orjson
 
 MEDIA_TYPE = "application/json"
+
+
+NEGATIVE_ZERO = re.compile(rb"-0(?![0-9.eE])")
+"""How Go and some others write -0.0; to msgspec, as to Python, it is the integer 0."""
 
 
 class MalformedJson(ValueError):
@@ -22,13 +28,18 @@ class MalformedJson(ValueError):
 def decode(body: bytes) -> Any:
     """Python objects from JSON. Raises MalformedJson."""
     try:
-        return msgspec.json.decode(body)
+        value = msgspec.json.decode(body)
+        return value if NEGATIVE_ZERO.search(body) is None else slow_json.loads(body, parse_int=_signed)
     except RecursionError:
         raise MalformedJson("lists and objects are nested too deeply") from None
     except UnicodeDecodeError as error:
         raise MalformedJson(f"the body is not UTF-8 at byte {error.start}") from None
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise MalformedJson(str(error)) from None
+
+
+def _signed(digits: str) -> int | float:
+    return -0.0 if digits == "-0" else int(digits)
 
 
 def encode(value: Any) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation, WithJsonSchema
 
 from engine.types import DTYPES
 
@@ -101,6 +101,14 @@ TensorOut = Annotated[SkipValidation[Any], WithJsonSchema(TENSOR_OUT)]
 SpecIn = Annotated[SkipValidation[Any], WithJsonSchema(SPEC_IN)]
 GraphIn = Annotated[SkipValidation[Any], WithJsonSchema(GRAPH)]
 Tensors = dict[str, TensorIn]
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""An integer; 2.0 counts, because a JSON client may not tell it from 2."""
 TensorsOut = dict[str, TensorOut]
 
 
@@ -124,9 +132,6 @@ class GraphForm(Model):
 
 class InspectRequest(GraphForm):
     """A graph to look at."""
-
-    name: str | None = Field(None, max_length=64)
-    """A name for the graph."""
 
     inputs: dict[str, SpecIn] | None = None
     """Shapes and dtypes of the graph's inputs; without them shapes and costs stay unknown."""
@@ -199,7 +204,7 @@ class HvpRequest(Request):
 class NthRequest(Request):
     """Derivatives of every order up to n, or along a path of inputs."""
 
-    order: int | None = Field(None, ge=1)
+    order: Whole | None = Field(None, ge=1)
     """The highest order; each wrt on its own."""
 
     path: list[str] | None = Field(None, fail_fast=True, min_length=1)
@@ -212,14 +217,14 @@ class TaylorRequest(Request):
     direction: Tensors
     """The direction v of f(x + t·v), by input."""
 
-    order: int = Field(ge=0)
+    order: Whole = Field(ge=0)
     """The highest power of t."""
 
 
 class CheckRequest(Request):
     """Analytic derivatives against numerical ones."""
 
-    order: int = Field(1, ge=1, le=2)
+    order: Whole = Field(1, ge=1, le=2)
     """1 checks gradients, 2 checks second derivatives."""
 
 
@@ -427,6 +432,8 @@ class ProblemOut(BaseModel):
     """The node that is to blame."""
     limit: dict[str, Any] | None = None
     """For limit_exceeded: name, max, actual."""
+    errors: list[dict[str, str]] | None = None
+    """For invalid_request, up to ten faults, each with pointer and detail."""
     line: int | None = None
     column: int | None = None
     """Where in the expression; both count from 1."""

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.core import Node, Operand, Refusal, Sample, define, ops
+from engine.core import Node, Operand, Sample, define, ops
 from engine.derivative import Bilinear, Flat, Linear, Slope, is_one, times, unbroadcast
 from engine.errors import LimitExceeded
-from engine.families import batch_aligned, binary, rounding, same_shape, unary
+from engine.families import ANY, MISMATCH, REAL, REALS, batch_aligned, binary, rounding, same_shape, unary
 from engine.limits import Limits
 from engine.types import broadcast
-
-MISMATCH = (Refusal(((2,), (3,)), {}, "shape_mismatch"),)
 
 add = binary(
     "add",
@@ -70,7 +68,7 @@ masked_multiply = binary(
         left=lambda g, x, y: unbroadcast(ops.masked_multiply(g, y), x.shape),
         right=lambda g, x, y: unbroadcast(ops.masked_multiply(g, x), y.shape),
     ),
-    flops=lambda out, *shapes, **attrs: 3 * math.prod(out),
+    flops=3,
 )
 
 
@@ -103,7 +101,7 @@ negative = unary(
 positive = define(
     "positive",
     "The value itself.",
-    operands=(Operand("x", "biufc"),),
+    operands=ANY,
     shape=same_shape,
     kernel=lambda x: x,
     derivative=Linear(lambda g, x: g),
@@ -121,7 +119,7 @@ square = unary(
     lambda out, x: 2.0 * x,
     inexact=False,
     torch="pow",
-    operands=(Operand("x", "iuf"),),
+    operands=REAL,
 )
 
 reciprocal = unary("reciprocal", "One over the value.", np.reciprocal, lambda out, x: -(out * out), at=(0.5, 2.0))
@@ -129,10 +127,13 @@ reciprocal = unary("reciprocal", "One over the value.", np.reciprocal, lambda ou
 
 def _base_slope(out: Node, x: Node, y: Node) -> Slope:
     exponent = _constant(y)
+    if exponent in (0.0, 1.0):
+        return exponent
     if exponent is not None:
-        closed: dict[float, Slope] = {0.0: 0.0, 1.0: 1.0, 2.0: 2.0 * x}
-        return closed[exponent] if exponent in closed else exponent * x ** (exponent - 1.0)
-    return ops.where(ops.equal(y, 0.0), 0.0, y * x ** (y - 1.0))
+        return 2.0 * x if exponent == 2.0 else exponent * x ** (exponent - 1.0)
+    # Settled at the origin alone: wherever else y is 0, the slope still moves with y.
+    origin = ops.logical_and(ops.equal(x, 0.0), ops.equal(y, 0.0))
+    return ops.where(origin, 0.0, y * x ** (y - 1.0))
 
 
 def _exponent_slope(out: Node, x: Node, y: Node) -> Slope:
@@ -157,11 +158,12 @@ pow = binary(
     np.power,
     (_base_slope, _exponent_slope),
     at=((0.5, 2.0), (-2.0, 2.0)),
-    operands=(Operand("x1", "iuf"), Operand("x2", "iuf")),
-    flops=lambda out, *shapes, **attrs: 20 * math.prod(out),
+    operands=REALS,
+    flops=20,
     samples=(
         Sample(((3,), (3,))),
         Sample(((2, 3), ())),
+        Sample(([2.0, 1.0, 0.5], [0.0, 0.0, 1.0])),
         Sample(((2, 3), 3)),
         Sample(((3,), -0.5)),
         Sample(((2, 1), (3,))),
@@ -176,7 +178,7 @@ floor_divide = binary(
     "The largest whole number that is not above the quotient; its derivative is zero.",
     np.floor_divide,
     derivative=Flat(),
-    operands=(Operand("x1", "iuf"), Operand("x2", "iuf")),
+    operands=REALS,
     at=((-2.0, 2.0), (0.5, 2.0)),
     refusals=MISMATCH,
 )
@@ -186,7 +188,7 @@ remainder = binary(
     "What floor_divide leaves, with the sign of the divisor; its slope by the divisor is -floor(x1 / x2).",
     np.remainder,
     (lambda out, x, y: 1.0, lambda out, x, y: -ops.floor_divide(x, y)),
-    operands=(Operand("x1", "iuf"), Operand("x2", "iuf")),
+    operands=REALS,
     at=((1.1, 1.9), (2.1, 2.9)),
     refusals=MISMATCH,
 )
@@ -198,7 +200,7 @@ abs = unary(
     lambda out, x: ops.sign(x),
     at=(0.5, 2.0),
     inexact=False,
-    operands=(Operand("x", "iuf"),),
+    operands=REAL,
 )
 
-sign = rounding("sign", "-1, 0 or 1; its derivative is zero.", np.sign, operands=(Operand("x", "iuf"),), at=(0.5, 2.0))
+sign = rounding("sign", "-1, 0 or 1; its derivative is zero.", np.sign, operands=REAL, at=(0.5, 2.0))

@@ -12,7 +12,7 @@ from engine import attrs
 from engine.core import Node, Refusal, Sample, ops
 from engine.derivative import Slope
 from engine.errors import InvalidGraph
-from engine.families import binary, costly
+from engine.families import binary, costly, over
 from engine.limits import Limits
 
 LARGEST_ORDER = 170
@@ -68,9 +68,7 @@ atanh = costly(
 
 def _over_squared_radius(numerator: Node, x: Node, y: Node) -> Node:
     """numerator / (x² + y²), and 0 at the origin, where no direction is distinguished."""
-    squared = x * x + y * y
-    origin = ops.equal(squared, 0.0)
-    return ops.where(origin, 0.0, numerator * ops.reciprocal(ops.where(origin, 1.0, squared)))
+    return over(numerator, x * x + y * y)
 
 
 atan2 = binary(
@@ -83,24 +81,17 @@ atan2 = binary(
     ),
     at=((0.5, 2.0),),
     inexact=True,
-    flops=lambda out, *shapes, **attrs: 40 * math.prod(out),
+    flops=40,
 )
-
-
-def _over_hypot(x: Node, out: Node) -> Node:
-    """x / hypot, and 0 at the origin: the subgradient of least norm."""
-    origin = ops.equal(out, 0.0)
-    return ops.where(origin, 0.0, x * ops.reciprocal(ops.where(origin, 1.0, out)))
-
 
 hypot = binary(
     "hypot",
     "Length of the hypotenuse, without overflow; both slopes are 0 at the origin.",
     np.hypot,
-    (lambda out, x, y: _over_hypot(x, out), lambda out, x, y: _over_hypot(y, out)),
+    (lambda out, x, y: over(x, out), lambda out, x, y: over(y, out)),
     at=((0.5, 2.0),),
     inexact=True,
-    flops=lambda out, *shapes, **attrs: 10 * math.prod(out),
+    flops=10,
 )
 
 

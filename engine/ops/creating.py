@@ -12,27 +12,17 @@ from typing import Any
 import numpy as np
 
 from engine import attrs as kinds
-from engine.core import Attrs, Graph, Node, Operand, Refusal, Sample, cast, define, ops
+from engine.core import Attrs, Node, Operand, Refusal, Sample, cast, define, ops
 from engine.derivative import Flat
 from engine.errors import DtypeMismatch, InvalidGraph
-from engine.families import composite, free
-from engine.types import DTYPES, Dtype, Shape, axis_of, broadcast
+from engine.families import ANY, composite, filled, free, named_dtype
+from engine.types import DTYPES, Shape, axis_of, broadcast
 
 FLOAT = kinds.dtype(default="float64")
 LIKE = kinds.dtype("Dtype of the result; that of x when absent.", None)
 FILL = Operand("fill_value", "biufc", promotes=False)
-X = Operand("x", "biufc")
-
-
-def _named_dtype(*dtypes: Dtype, dtype: str, **attrs: Any) -> Dtype:
-    return DTYPES[dtype]
-
 
 # One value, stretched
-
-
-def _filled(graph: Graph, value: int, shape: Shape, dtype: str) -> Node:
-    return ops.broadcast_to(graph.constant(value, DTYPES[dtype]), shape=shape)
 
 
 def _full(fill_value: Node, *, shape: Shape, dtype: str | None) -> Node:
@@ -44,7 +34,7 @@ def _full(fill_value: Node, *, shape: Shape, dtype: str | None) -> Node:
 zeros = composite(
     "zeros",
     "Zeros.",
-    lambda graph, *, shape, dtype: _filled(graph, 0, shape, dtype),
+    lambda graph, *, shape, dtype: filled(graph, 0, shape, DTYPES[dtype]),
     operands=(),
     attrs={"shape": kinds.shape(), "dtype": FLOAT},
     family="creating",
@@ -63,7 +53,7 @@ zeros = composite(
 ones = composite(
     "ones",
     "Ones.",
-    lambda graph, *, shape, dtype: _filled(graph, 1, shape, dtype),
+    lambda graph, *, shape, dtype: filled(graph, 1, shape, DTYPES[dtype]),
     operands=(),
     attrs={"shape": kinds.shape(), "dtype": FLOAT},
     family="creating",
@@ -107,8 +97,8 @@ full = composite(
 zeros_like = composite(
     "zeros_like",
     "Zeros in the shape of x, and in its dtype unless another is given.",
-    lambda x, *, dtype: _filled(x.graph, 0, x.shape, dtype or x.dtype.name),
-    operands=(X,),
+    lambda x, *, dtype: filled(x.graph, 0, x.shape, x.dtype if dtype is None else DTYPES[dtype]),
+    operands=ANY,
     attrs={"dtype": LIKE},
     family="creating",
     samples=(Sample(((2, 3),)), Sample(((0,),), {"dtype": "int64"})),
@@ -117,8 +107,8 @@ zeros_like = composite(
 ones_like = composite(
     "ones_like",
     "Ones in the shape of x, and in its dtype unless another is given.",
-    lambda x, *, dtype: _filled(x.graph, 1, x.shape, dtype or x.dtype.name),
-    operands=(X,),
+    lambda x, *, dtype: filled(x.graph, 1, x.shape, x.dtype if dtype is None else DTYPES[dtype]),
+    operands=ANY,
     attrs={"dtype": LIKE},
     family="creating",
     samples=(Sample(((2, 3),)), Sample(((0,),), {"dtype": "int64"})),
@@ -128,7 +118,7 @@ full_like = composite(
     "full_like",
     "One value, or values that broadcast, in the shape of x, and in its dtype unless another is given.",
     lambda x, fill_value, *, dtype: _full(fill_value, shape=x.shape, dtype=dtype or x.dtype.name),
-    operands=(X, FILL),
+    operands=(*ANY, FILL),
     attrs={"dtype": LIKE},
     family="creating",
     samples=(Sample(((2, 3), ())), Sample(((2, 3), (3,))), Sample(((2,), 3), {"dtype": "int64"})),
@@ -208,7 +198,7 @@ arange = define(
         "dtype": kinds.dtype("Dtype of the result; when absent, int64 if all numbers are whole, else float64.", None),
     },
     shape=_range_shape,
-    returns=_named_dtype,
+    returns=named_dtype,
     kernel=_range,
     derivative=Flat(),
     canonical=_settled_range,
@@ -298,7 +288,7 @@ eye = define(
         "dtype": FLOAT,
     },
     shape=lambda *, n_rows, n_cols, **attrs: (n_rows, n_cols),
-    returns=_named_dtype,
+    returns=named_dtype,
     kernel=lambda *, n_rows, n_cols, k, dtype: np.eye(n_rows, n_cols, k, dtype),
     derivative=Flat(),
     canonical=_settled_eye,

@@ -48,7 +48,7 @@ logaddexp = binary(
     np.logaddexp,
     (lambda out, x, y: ops.sigmoid(x - y), lambda out, x, y: ops.sigmoid(y - x)),
     inexact=True,
-    flops=lambda out, *shapes, **attrs: 40 * math.prod(out),
+    flops=40,
 )
 
 

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from engine import attrs
-from engine.core import RESULT, Attrs, Node, Op, Operand, Refusal, Sample, define, ops
+from engine.core import RESULT, Attrs, Node, Op, Refusal, Sample, define, ops
 from engine.derivative import Custom, plus, times
 from engine.errors import NotDifferentiable, ShapeMismatch
+from engine.families import X, batch_same
 from engine.ops.linalg import NO_SQUARES, order_of, small_enough
 from engine.types import Shape
 
@@ -62,17 +63,12 @@ def _matrix(name: str, shape: Shape) -> tuple[Shape, int, int]:
 
 def _factorisation(name: str, doc: str, kernel: Callable[..., Any], cost: int, **record: Any) -> Op:
     """One matrix, or a stack of them; `cost` operations per m·n·min(m, n)."""
-
-    def again(node: Node, args: Any, batched: Any) -> Any:
-        found = node.op.several(args[0], **node.attrs)
-        return found if node.op.results else found[0]
-
     defaults: dict[str, Any] = {
-        "operands": (Operand("x"),),
+        "operands": X,
         "family": "linear algebra",
         "inexact": True,
         "guard": small_enough,
-        "batch": again,
+        "batch": batch_same,
         "flops": lambda out, x, **attrs: cost * math.prod(x) * min(x[-2:]),
         "scratch": lambda out, x, **attrs: math.prod(x) + 4 * x[-2] * x[-1],
     }

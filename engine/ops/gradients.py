@@ -9,7 +9,7 @@ from engine import attrs
 from engine.core import Derivative, Node, Op, Operand, Refusal, Sample, define, ops
 from engine.derivative import Custom, Flat, Partials
 from engine.errors import InvalidGraph
-from engine.families import batch_aligned, free, same_shape
+from engine.families import ANY, batch_aligned, free, same_shape
 from engine.types import Shape
 
 SAMPLES = (Sample(((3,),)), Sample(((),)), Sample(((0, 2),)))
@@ -21,7 +21,7 @@ def _identity(x: Any, **attrs: Any) -> Any:
 
 def _shaping(name: str, doc: str, derivative: Derivative, **record: Any) -> Op:
     """An identity that must stay in the graph, because its derivative is not the identity's."""
-    defaults: dict[str, Any] = {"operands": (Operand("x", "biufc"),), "shape": same_shape, "samples": SAMPLES}
+    defaults: dict[str, Any] = {"operands": ANY, "shape": same_shape, "samples": SAMPLES}
     return define(
         name,
         doc,
@@ -38,7 +38,7 @@ def _shaping(name: str, doc: str, derivative: Derivative, **record: Any) -> Op:
 detach = _shaping(
     "detach",
     "The value itself, as a constant: no gradient passes.",
-    Flat(),
+    Flat(cuts=True),
     aliases=("stop_gradient",),
 )
 

@@ -18,10 +18,9 @@ from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Flat, Linear
 from engine.errors import InvalidGraph, InvalidTensor, ShapeMismatch
-from engine.families import batch_aligned, composite, free, same_shape, structural
-from engine.types import INT64, Dtype, Shape, axis_of, broadcast, drop_axes
+from engine.families import ANY, batch_aligned, composite, elements, free, int64, same_shape, structural
+from engine.types import Shape, axis_of, broadcast, drop_axes
 
-X = Operand("x", "biufc")
 INDICES = Operand("indices", "iu", promotes=False)
 
 # Positions that the graph knows
@@ -171,17 +170,13 @@ def _checked(indices: Any, size: int) -> Any:
     return at
 
 
-def _int64(*dtypes: Dtype, **attrs: Any) -> Dtype:
-    return INT64
-
-
 checked_index = define(
     "checked_index",
     "Indices into an axis as int64, from 0; negative ones count from its end. Out of range is an error.",
     operands=(INDICES,),
     attrs={"size": kinds.integer("Size of the axis that is indexed.")},
     shape=same_shape,
-    returns=_int64,
+    returns=int64,
     kernel=lambda indices, *, size: _checked(indices, size),
     derivative=Flat(),
     batch=batch_aligned,
@@ -238,7 +233,7 @@ def _batch_take(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> No
 take = define(
     "take",
     "Elements along an axis, whose place the axes of the indices take. An index out of range is an error.",
-    operands=(X, INDICES),
+    operands=(*ANY, INDICES),
     attrs={"axis": kinds.axis("The axis; may be absent where x has only one.", None)},
     shape=_taken_shape,
     kernel=_take,
@@ -334,7 +329,7 @@ untake = define(
     derivative=Linear(lambda g, x, indices, *, size, axis: (ops.take(g, indices, axis=axis), None), fixed=(1,)),
     canonical=_settled_untake,
     batch=_batch_untake,
-    flops=lambda out, x, indices, **attrs: math.prod(x),
+    flops=elements,
     scratch=lambda out, x, indices, **attrs: math.prod(x) + 3 * math.prod(indices),
     torch="index_add",
     family="indexing",
@@ -373,7 +368,7 @@ take_along_axis = composite(
     "take_along_axis",
     "Elements along an axis, by indices for each place beside it; x and indices broadcast but for that axis.",
     _take_along_axis,
-    operands=(X, INDICES),
+    operands=(*ANY, INDICES),
     attrs={"axis": kinds.axis("The axis.", -1)},
     torch="gather",
     family="indexing",

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.core import Node, Op, Operand, Refusal, Sample, define, ops
+from engine.core import Node, Op, Refusal, Sample, define, ops
 from engine.derivative import Custom, by_slope, plus, times, unbroadcast
 from engine.errors import LimitExceeded, ShapeMismatch
-from engine.families import with_rank
+from engine.families import X1X2, X, aligned, batch_same
 from engine.limits import Limits
 from engine.types import INT64, Shape, broadcast
 
@@ -60,11 +60,11 @@ def _cubic(times: int) -> Callable[..., int]:
 def _on_squares(name: str, doc: str, kernel: Callable[..., Any], cost: int, **record: Any) -> Op:
     """One square matrix, or a stack of them; `cost` operations per n³."""
     defaults: dict[str, Any] = {
-        "operands": (Operand("x"),),
+        "operands": X,
         "family": "linear algebra",
         "inexact": True,
         "guard": small_enough,
-        "batch": lambda node, args, batched: node.op(args[0]),
+        "batch": batch_same,
         "flops": _cubic(cost),
         "scratch": lambda out, x, **attrs: 2 * x[-1] ** 2,
         "samples": SQUARES,
@@ -156,10 +156,9 @@ def _solve_reverse(node: Node, g: Node) -> tuple[Node | None, Node | None]:
 def _solve_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
     """As matrices: under a new axis a vector would pass for one."""
     a, b = node.inputs
-    stacks, size = (args[0], _columns(args[1], b)), args[0 if batched[0] else 1].shape[0]
-    rank = max(a.rank, b.rank)
-    aligned = [with_rank(each, rank) if has else each for each, has in zip(stacks, batched, strict=True)]
-    return ops.reshape(ops.solve(*aligned), shape=(size, *node.shape))
+    size = args[0 if batched[0] else 1].shape[0]
+    stacks = aligned((args[0], _columns(args[1], b)), batched, max(a.rank, b.rank))
+    return ops.reshape(ops.solve(*stacks), shape=(size, *node.shape))
 
 
 def _solve_flops(out: Shape, a: Shape, b: Shape) -> int:
@@ -169,7 +168,7 @@ def _solve_flops(out: Shape, a: Shape, b: Shape) -> int:
 solve = define(
     "solve",
     "The x with x1 x = x2. x2 is a vector if it has one axis, else a stack of matrices; stacks broadcast.",
-    operands=(Operand("x1"), Operand("x2")),
+    operands=X1X2,
     shape=_solve_shape,
     kernel=_solve,
     derivative=Custom(_solve_forward, _solve_reverse),
@@ -339,6 +338,5 @@ slogdet = _on_squares(
     shape=_slogdet_shape,
     # Giles, section 2.2.4
     derivative=Custom(_slogdet_forward, _slogdet_reverse),
-    batch=lambda node, args, batched: node.op.several(args[0]),
     torch="linalg_slogdet",
 )

@@ -17,20 +17,20 @@ from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Custom, Slope, times
 from engine.errors import InvalidGraph
 from engine.families import (
+    MISMATCH,
     POINTWISE,
+    REAL,
     X,
     batch_shifted,
     composite,
     costly,
+    elements,
     reduced_axes,
     same_shape,
     settle_axes,
     unary,
 )
-from engine.ops.arithmetic import MISMATCH
 from engine.types import Shape
-
-REAL = (Operand("x", "iuf"),)
 
 
 def _under(attrs: Attrs) -> tuple[Sample, ...]:
@@ -299,7 +299,7 @@ log_softmax = define(
     "The logarithm of softmax, exact where softmax is next to 0.",
     kernel=_log_softmax,
     derivative=Custom(_log_softmax_forward, _log_softmax_reverse),
-    scratch=lambda out, x, **attrs: math.prod(x),
+    scratch=elements,
     **SOFT,
     example="log_softmax(x, axis=-1)",
 )

@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from engine.core import Operand, ops
-from engine.families import binary, comparison, predicate, rounding
-from engine.ops.arithmetic import MISMATCH
+from engine.families import MISMATCH, REAL, binary, comparison, predicate, rounding
 
 BOOLEAN = (Operand("x1", "b"), Operand("x2", "b"))
 APART = ((-2.0, -0.5), (0.5, 2.0))
-
-REAL = (Operand("x", "iuf"),)
 
 floor = rounding("floor", "The largest whole number that is not above the value.", np.floor, operands=REAL)
 ceil = rounding("ceil", "The smallest whole number that is not below the value.", np.ceil, operands=REAL)

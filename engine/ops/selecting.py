@@ -10,8 +10,7 @@ import numpy as np
 from engine import attrs
 from engine.core import Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Linear, Partials, Slope, unbroadcast
-from engine.families import batch_aligned, binary, broadcast_shape, unary
-from engine.ops.arithmetic import MISMATCH
+from engine.families import MISMATCH, batch_aligned, binary, broadcast_shape, unary
 
 where = define(
     "where",
@@ -58,6 +57,7 @@ clip = define(
     family="selecting",
     samples=(Sample(((5,), -0.5, 0.5)), Sample(((2, 3), (3,), 3.0)), Sample(((3,), -3.0, ())), Sample(((3,), 0.25))),
     refusals=(Refusal(((2,), (3,), 1.0), {}, "shape_mismatch"),),
+    torch="clamp",
     example="clip(x, -1, 1)",
 )
 

@@ -76,6 +76,7 @@ class Source:
         error.detail = f"{self.where(at)}: {error.detail}"
         error.args = (error.detail,)
         error.pointer = None
+        error.line, error.column = self.place(at)
         return error
 
 

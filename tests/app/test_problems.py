@@ -16,6 +16,7 @@ import pytest
 import engine.errors
 from app.http.problems import CODES
 from app.services.answers import Answers
+from engine.core import ops
 from tests.app.support import ECHO, at, graph, node, post, problem, refused, resolves
 from tests.conftest import AppClient
 
@@ -47,7 +48,7 @@ CASES = [
     Case("invalid_tensor", {"expression": "x", "inputs": {"x": [[1], [1, 2]]}}, "/inputs/x", contains="ragged"),
     Case("invalid_tensor", {"expression": "x", "inputs": {"x": {"data": [1], "dtype": "f8"}}}, "/inputs/x/dtype"),
     Case("invalid_tensor", {"expression": "x", "inputs": {"x": {"data": [1, 2], "shape": [3]}}}, "/inputs/x/data"),
-    Case("invalid_tensor", {"expression": "x", "inputs": {"a/b~c": "q"}}, "/inputs/a~1b~0c"),
+    Case("invalid_request", {"expression": "x", "inputs": {"x": 1, "a/b~c": 2}}, "/inputs/a~1b~0c"),
     Case(
         "invalid_tensor",
         {"graph": graph(node("y", "sin", {"data": [], "q": 1}))},
@@ -118,7 +119,7 @@ CASES = [
     Case("deadline_exceeded", {"expression": "x", "inputs": X, "timeout": 1e-9}, None),
 ]
 
-ELSEWHERE = {"not_found", "method_not_allowed", "not_acceptable", "unsupported_media_type", "internal"}
+ELSEWHERE = {"overloaded", "not_found", "method_not_allowed", "not_acceptable", "unsupported_media_type", "internal"}
 """Codes that no body causes: tests below, and those of test_http."""
 
 
@@ -144,6 +145,21 @@ def test_is_refused_with_its_code_where_the_fault_is(client: httpx.Client, case:
 
 def test_every_code_is_caused_by_some_request() -> None:
     assert {case.code for case in CASES} | ELSEWHERE == set(CODES)
+
+
+def test_a_kernel_that_finds_no_memory_is_told_apart_from_a_fault(
+    app_client: AppClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan within the limits may still find the machine full: that is of the moment, so the client may try again."""
+
+    def full(*args: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setitem(ops.sin.__dict__, "kernel", full)
+    response = post(app_client(), "/grad/value", {"expression": "y = sin(x)", "inputs": X})
+    found = problem(response)
+    assert (found["code"], found["status"], found["node"]) == ("overloaded", 503, "y")
+    assert int(response.headers["retry-after"]) > 0
 
 
 def test_the_table_has_every_code_of_the_engine() -> None:

@@ -127,3 +127,9 @@ def test_an_integer_is_a_float_as_everywhere(client: httpx.Client) -> None:
 )
 def test_what_cannot_be_asked_is_refused(client: httpx.Client, query: str, code: str, contains: str) -> None:
     assert contains in refused(client, query, code)["detail"]
+
+
+@pytest.mark.parametrize("value", ["two", "", "1.5", "0"])
+def test_a_parameter_that_is_no_input_is_not_pointed_at_as_one(client: httpx.Client, value: str) -> None:
+    found = refused(client, f"expr=x&x=1&order={value}", "invalid_request")
+    assert found["pointer"] in (None, "/order")

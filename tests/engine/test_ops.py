@@ -267,7 +267,7 @@ def test_canonical_attributes_read_back_to_themselves(case: Case) -> None:
         written = json.loads(json.dumps({name: write_attr(value) for name, value in node.attrs.items()}))
         assert node.op.read_attrs(written) == node.attrs
         again = node.op.apply(node.graph, node.inputs, node.attrs)[0]
-        assert (again.inputs[0] if node.is_several else again) in (node, *node.inputs)
+        assert (again.inputs[0] if node.op.results else again) in (node, *node.inputs)
 
 
 def _nodes_of(case: Case) -> list[Node]:

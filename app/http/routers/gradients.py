@@ -81,12 +81,28 @@ async def check(posted: Annotated[Posted[models.CheckRequest], reading(models.Ch
     return await written("check", posted)
 
 
-@router.get("", **documented("Derivatives, from a URL", models.NthAnswer))
+INPUTS = {
+    "name": "inputs",
+    "in": "query",
+    "description": "Every other parameter is an input, a JSON number or list.",
+    "style": "form",
+    "explode": True,
+    "schema": {"type": "object", "additionalProperties": True},
+    "example": {"x": 1.5, "y": 2},
+}
+
+
+@router.get("", **documented("Derivatives, from a URL", models.NthAnswer), openapi_extra={"parameters": [INPUTS]})
 async def from_url(
     request: Request,
-    expr: Annotated[str, Query(description="The expression. A + must be written %2B.", examples=["sin(x)*y"])],
+    expr: Annotated[
+        str,
+        Query(
+            description="The expression. A + must be written %2B.", openapi_examples={"product": {"value": "sin(x)*y"}}
+        ),
+    ],
     wrt: Annotated[str | None, Query(description="Names, separated by commas.")] = None,
-    order: Annotated[str | None, Query(description="The highest order; 1 when absent.", examples=["2"])] = None,
+    order: Annotated[str | None, Query(description="The highest order; 1 when absent.")] = None,
     outputs: Annotated[str | None, Query(description="Names, separated by commas.")] = None,
 ) -> Response:
     """Every other parameter is an input of the expression, a JSON number or list: `?expr=sin(x)*y&x=1.5&y=2`.

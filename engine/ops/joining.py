@@ -1,0 +1,170 @@
+"""Joining tensors along an axis, and parting one into several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine import attrs as kinds
+from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
+from engine.derivative import Linear
+from engine.errors import LimitExceeded, ShapeMismatch
+from engine.families import composite, example_rows, free, rearranged, resized, span
+from engine.limits import Limits
+from engine.types import Shape, axis_of, drop_axes
+
+# Joining
+
+ARRAYS = (Operand("arrays", "biufc", variadic=True),)
+
+
+def _read_joint(value: Any) -> int | None:
+    return None if value is None else kinds.read_integer(value)
+
+
+JOINT = kinds.Attr(
+    _read_joint,
+    {"oneOf": [kinds.INTEGER, {"type": "null"}]},
+    "The axis to join along; null flattens first.",
+    0,
+)
+
+
+def _settled_concat(attrs: Attrs, *shapes: Shape) -> Attrs:
+    """A non-negative axis; None is axis 0 where there is no other."""
+    axis, rank = attrs["axis"], len(shapes[0])
+    if axis is None:
+        return attrs | {"axis": 0} if all(len(shape) == 1 for shape in shapes) else attrs
+    if rank == 0:
+        raise ShapeMismatch("scalars have no axis to be joined along; use stack")
+    return attrs | {"axis": axis_of(axis, rank)}
+
+
+def _joined_shape(*shapes: Shape, axis: int | None) -> Shape:
+    if axis is None:
+        return (sum(map(math.prod, shapes)),)
+    first = shapes[0]
+    for shape in shapes:
+        if len(shape) != len(first) or drop_axes(shape, (axis,)) != drop_axes(first, (axis,)):
+            raise ShapeMismatch(f"shapes {list(first)} and {list(shape)} should agree but for axis {axis}")
+    return resized(first, axis, sum(shape[axis] for shape in shapes))
+
+
+def _concat_adjoint(g: Node, *arrays: Node, axis: int | None) -> list[Node]:
+    parts, start = [], 0
+    for x in arrays:
+        stop = start + (x.size if axis is None else x.shape[axis])
+        parts.append(ops.reshape(span(g, axis or 0, start, stop), shape=x.shape))
+        start = stop
+    return parts
+
+
+def _batch_concat(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    size, axis = args[batched.index(True)].shape[0], node.attrs["axis"]
+    arrays = [x if has else ops.broadcast_to(x, shape=(size, *x.shape)) for x, has in zip(args, batched, strict=True)]
+    return node.op(*map(example_rows, arrays), axis=1) if axis is None else node.op(*arrays, axis=axis + 1)
+
+
+concat = define(
+    "concat",
+    "Arrays joined along an axis that they have; with axis null each is flattened first.",
+    operands=ARRAYS,
+    attrs={"axis": JOINT},
+    shape=_joined_shape,
+    kernel=lambda *arrays, axis: np.concatenate(arrays, axis=axis),
+    derivative=Linear(_concat_adjoint),
+    batch=_batch_concat,
+    canonical=_settled_concat,
+    flops=free,
+    torch="cat",
+    aliases=("concatenate",),
+    family="shape",
+    samples=(
+        Sample(((2,), (3,))),
+        Sample(((2, 3), (2, 1), (2, 2)), {"axis": -1}),
+        Sample(((2, 3), (), (2,)), {"axis": None}),
+        Sample(((0, 3), (2, 3))),
+        Sample(((3,),)),
+    ),
+    refusals=(
+        Refusal(((2, 3), (2, 4)), {}, "shape_mismatch"),
+        Refusal(((2, 3), (3,)), {}, "shape_mismatch"),
+        Refusal(((2,), (2,)), {"axis": 1}, "shape_mismatch"),
+        Refusal(((), ()), {}, "shape_mismatch"),
+    ),
+    example="concat(x, y, axis=0)",
+)
+
+
+def _stack(*arrays: Node, axis: int) -> Node:
+    at = axis_of(axis, arrays[0].rank + 1)
+    for x in arrays:
+        if x.shape != arrays[0].shape:
+            raise ShapeMismatch(f"shapes {list(arrays[0].shape)} and {list(x.shape)} should be equal to be stacked")
+    return ops.concat(*[ops.expand_dims(x, axis=at) for x in arrays], axis=at)
+
+
+stack = composite(
+    "stack",
+    "Arrays of one shape joined along a new axis.",
+    _stack,
+    operands=ARRAYS,
+    attrs={"axis": kinds.axis("Where the new axis stands in the result.", 0)},
+    family="shape",
+    samples=(Sample(((3,), (3,))), Sample(((2, 3), (2, 3), (2, 3)), {"axis": -1}), Sample(((), ()))),
+    refusals=(
+        Refusal(((2,), (3,)), {}, "shape_mismatch"),
+        Refusal(((2,), (2,)), {"axis": 2}, "shape_mismatch"),
+    ),
+    example="stack(x, y, axis=0)",
+)
+
+# Parting
+
+
+def _few_parts(limits: Limits, x: Node, *, indices_or_sections: int | tuple[int, ...], axis: int) -> None:
+    at = indices_or_sections
+    count = at if isinstance(at, int) else len(at) + 1
+    if count > limits.arity:
+        raise LimitExceeded("arity", limits.arity, count, "results of split")
+
+
+def _split(x: Node, *, indices_or_sections: int | tuple[int, ...], axis: int) -> tuple[Node, ...]:
+    axis, at = axis_of(axis, x.rank), indices_or_sections
+    if isinstance(at, int):
+        at = _even_bounds(x.shape[axis], at)
+    bounds = zip((None, *at), (*at, None), strict=True)
+    return tuple(span(x, axis, start, stop) for start, stop in bounds)
+
+
+def _even_bounds(size: int, sections: int) -> tuple[int, ...]:
+    if sections < 1 or size % sections:
+        raise ShapeMismatch(f"an axis of size {size} has no {sections} equal sections")
+    return tuple(size // sections * at for at in range(1, sections))
+
+
+split = rearranged(
+    "split",
+    "An axis cut into equal sections, or at given indices: one result for each piece.",
+    _split,
+    attrs={
+        "indices_or_sections": kinds.axes("How many equal sections, or the indices to cut at.", kinds.REQUIRED),
+        "axis": kinds.axis("The axis to cut.", 0),
+    },
+    guard=_few_parts,
+    samples=(
+        Sample(((4,),), {"indices_or_sections": 2}),
+        Sample(((2, 6),), {"indices_or_sections": [1, 3], "axis": 1}),
+        Sample(((3,),), {"indices_or_sections": [-1, 5]}),
+    ),
+    refusals=(
+        Refusal(((5,),), {"indices_or_sections": 2}, "shape_mismatch"),
+        Refusal(((4,),), {"indices_or_sections": 0}, "shape_mismatch"),
+        Refusal(((4,),), {"indices_or_sections": 2, "axis": 1}, "shape_mismatch"),
+        Refusal(((0,),), {"indices_or_sections": 1_000_000}, "limit_exceeded"),
+    ),
+    example="a, b = split(x, 2); a * b",
+)
