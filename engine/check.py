@@ -9,8 +9,9 @@ zero, and the entry that its neighbours agree with best, measured against its ow
 down to where rounding rules, so that functions with a scale of their own, and points near the edge of a domain, are met
 as well. At a kink no difference is the derivative: what lies between the slopes from the two sides passes.
 
-Differences run in float64 whatever the graph's dtype. What is detached is held fixed while inputs move. Random numbers
-are the same for equal requests, so that equal requests have equal answers.
+Differences run in float64 whatever the graph's dtype, and through what is detached, as PyTorch's gradcheck does: there
+the two disagree on purpose, and a warning says so. Random numbers are the same for equal requests, so that equal
+requests have equal answers.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from engine.calls import Question, Scene, compile_question, ones, or_zero, tracked_inputs
+from engine.calls import Question, Scene, ones, or_zero
 from engine.core import Graph, Node, ops
 from engine.derivative import plus
 from engine.errors import LimitExceeded, NotDifferentiable, UnknownName
 from engine.execute import run
 from engine.limits import Limits
 from engine.plan import Plan, make_plan
-from engine.program import Program, Statement
+from engine.program import Statement
 from engine.tensors import Tensor
 from engine.transforms.batch import batch
 from engine.transforms.reverse import reverse
@@ -66,17 +67,19 @@ class Probe:
 def check(question: Question, limits: Limits, tick: Callable[[], None] | None = None) -> dict[str, Any]:
     """Hold the gradient (order 1) or the Hessian (order 2) of a question's graph against differences of values.
 
-    Returns passed, max_abs_error, max_rel_error, and these with the worst probe by wrt. Relative errors are against
-    the largest derivative found for that wrt, or 1 where that is smaller. Raises UnknownName for a wrt that is no
-    input, and NotDifferentiable for a complex one.
+    Returns passed, max_abs_error, max_rel_error, these with the worst probe by wrt, and warnings, if any. Relative
+    errors are against the largest derivative found for that wrt, or 1 where that is smaller. Raises UnknownName for a
+    wrt that is no input, NotDifferentiable for a complex one, LimitExceeded where the weights would take too much memory.
     """
     _refuse(question)
     analytic = _analytic(question, limits, tick)
-    numeric = _Numeric(_in_float64(_held(question, limits, tick)), limits, tick)
+    numeric = _Numeric(_in_float64(question), limits, tick)
     with np.errstate(all="ignore"):
         by_wrt = {name: _compare(name, found, numeric) for name, found in analytic.items()}
     worst = {key: _most(row[key] for row in by_wrt.values()) for key in ("max_abs_error", "max_rel_error")}
-    return {"passed": all(row["passed"] for row in by_wrt.values()), **worst, "wrt": by_wrt}
+    answer = {"passed": all(row["passed"] for row in by_wrt.values()), **worst, "wrt": by_wrt}
+    warnings = [_warning(each) for each in question.program.statements if _is_cut(each)]
+    return answer | ({"warnings": warnings} if warnings else {})
 
 
 def _refuse(question: Question) -> None:
@@ -92,22 +95,9 @@ def _most(values: Iterator[float]) -> float:
     return float(np.max(found)) if found else 0.0
 
 
-def _held(question: Question, limits: Limits, tick: Callable[[], None] | None) -> Question:
-    """The same graph with what is detached as inputs, at the values that it has: a name that no node bears is one."""
-    program = question.program
-    cut = [each for each in program.statements if _is_cut(each) and not each.op.results]
-    if not cut or question.batch:
-        return question
-    asked = replace(question, call="value", program=program.with_outputs([each.id for each in cut]))
-    compiled = compile_question(asked, limits, tick)
-    values = compiled.run(compiled.bind(), tick)["values"]
-    kept = tuple(each for each in program.statements if each not in cut)
-    return replace(
-        question,
-        program=Program(kept, program.outputs),
-        inputs={**question.inputs, **{name: Tensor(array, True, False) for name, array in values.items()}},
-        wrt=list(question.wrt) if question.wrt is not None else tracked_inputs(question),
-    )
+def _warning(statement: Statement) -> dict[str, str]:
+    detail = f"{statement.id} is not tracked: differences see what passes through it, and the gradient does not"
+    return {"code": "untracked", "detail": detail, "node": statement.id}
 
 
 def _is_cut(statement: Statement) -> bool:

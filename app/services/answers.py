@@ -129,4 +129,6 @@ def _tensors_written(tree: Any, encoding: str) -> Any:
 
 def _plain(tree: Any) -> Any:
     """Numbers that JSON lacks as strings."""
-    return {name: _plain(each) for name, each in tree.items()} if isinstance(tree, dict) else write_attr(tree)
+    if isinstance(tree, dict):
+        return {name: _plain(each) for name, each in tree.items()}
+    return [_plain(each) for each in tree] if isinstance(tree, list) else write_attr(tree)

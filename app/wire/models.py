@@ -342,12 +342,22 @@ class WrtCheck(Model):
     worst: Worst | None = None
 
 
+class WarningOut(Model):
+    """Something to know of an answer that is right."""
+
+    code: str
+    detail: str
+    node: str | None
+
+
 class CheckAnswer(Model):
     passed: bool
     max_abs_error: float | str
     max_rel_error: float | str
     """Against the largest derivative by that wrt, or 1 where that is smaller."""
     wrt: dict[str, WrtCheck]
+    warnings: list[WarningOut] | None = None
+    """What makes the two differ on purpose: nodes that are not tracked."""
     graph: GraphOut
 
 

@@ -327,6 +327,7 @@ def test_a_check_finds_a_gradient_that_is_not_that_of_the_function(client: httpx
     answer = ask(client, "/grad/check", {"expression": "sum(detach(x) * x)", "inputs": {"x": [2.0, 3.0]}})
     assert answer["passed"] is False
     assert answer["max_abs_error"] > 1
+    assert [each["code"] for each in answer["warnings"]] == ["untracked"]
 
 
 @pytest.mark.parametrize("order", [1, 2])
