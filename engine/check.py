@@ -69,7 +69,7 @@ def check(question: Question, limits: Limits, tick: Callable[[], None] | None = 
 
     Returns passed, max_abs_error, max_rel_error, these with the worst probe by wrt, and warnings, if any. Relative
     errors are against the largest derivative found for that wrt, or 1 where that is smaller. Raises UnknownName for a
-    wrt that is no input, NotDifferentiable for a complex one, LimitExceeded where the weights would take too much memory.
+    wrt that is no input, NotDifferentiable for a complex one, LimitExceeded where the weights need too much memory.
     """
     _refuse(question)
     analytic = _analytic(question, limits, tick)

@@ -58,6 +58,7 @@ class Node:
         "op",
         "origin",
         "shape",
+        "size",
         "specs",
         "value",
         "weak",
@@ -80,6 +81,7 @@ class Node:
         self.attrs = attrs
         self.specs = specs
         self.shape, self.dtype = specs[0]
+        self.size = math.prod(self.shape)
         self.weak = weak
         self.value = value
         self.origin = graph.origin
@@ -93,8 +95,9 @@ class Node:
         return len(self.shape)
 
     @property
-    def size(self) -> int:
-        return math.prod(self.shape)
+    def nbytes(self) -> int:
+        """Bytes of its value, or of all its results."""
+        return self.size * self.dtype.itemsize if len(self.specs) == 1 else sum(spec.nbytes for spec in self.specs)
 
     def __repr__(self) -> str:
         operands = ", ".join(f"%{node.index}" for node in self.inputs)
@@ -376,10 +379,10 @@ class Op:
 
     def __call__(self, *operands: Value, **attrs: Any) -> Node:
         """Emit this op on nodes of one graph. Raises an EngineError where the op refuses them."""
-        graph = next((operand.graph for operand in operands if isinstance(operand, Node)), None)
-        if graph is None:
-            raise InvalidGraph(f"{self.name} was called without a node; use {self.name}.on(graph, …)")
-        return self.on(graph, *operands, **attrs)
+        for operand in operands:
+            if isinstance(operand, Node):
+                return self.apply(operand.graph, operands, attrs)[0]
+        raise InvalidGraph(f"{self.name} was called without a node; use {self.name}.on(graph, …)")
 
     def on(self, graph: Graph, *operands: Value, **attrs: Any) -> Node:
         """The same, for calls whose operands are no nodes."""
@@ -476,6 +479,11 @@ class Op:
         return dtype.kind == "f" and self._takes_floats and all(each.dtype is dtype and not each.weak for each in nodes)
 
     @cached_property
+    def _leader(self) -> int:
+        """The first operand that promotes: the result has its dtype, unless `returns` says otherwise."""
+        return next(at for at, operand in enumerate(self.operands) if operand.promotes)
+
+    @cached_property
     def _takes_floats(self) -> bool:
         return all("f" in operand.kinds and operand.promotes for operand in self.operands)
 
@@ -489,9 +497,9 @@ class Op:
         assert self.shape is not None
         shapes = self.shape(*[node.shape for node in inputs], **attrs)
         dtypes: Any = (
-            self.returns(*[node.dtype for node in inputs], **attrs)
-            if self.returns is not None
-            else next(node.dtype for at, node in enumerate(inputs) if self.operand(at).promotes)
+            inputs[self._leader].dtype
+            if self.returns is None
+            else self.returns(*[node.dtype for node in inputs], **attrs)
         )
         if not self.results:
             return (Spec(shapes, dtypes),)
@@ -518,10 +526,8 @@ class Registry:
         self._aliases: dict[str, Op] = {}
 
     def __getattr__(self, name: str) -> Op:
-        try:
-            return self._by_name[name]
-        except KeyError:
-            raise AttributeError(f"no op is called {name!r}") from None
+        # Only names that no op bears come here: `enter` makes ops attributes, which rules look up by the thousand.
+        raise AttributeError(f"no op is called {name!r}")
 
     def find(self, name: str) -> Op:
         """The op of this name or alias. Raises UnknownOp, with a near name where there is one."""
@@ -538,6 +544,9 @@ class Registry:
         for name in (op.name, *op.aliases):
             if name in self._by_name or name in self._aliases:
                 raise ValueError(f"two ops are called {name!r}")
+        if hasattr(self, op.name):
+            raise ValueError(f"{op.name!r} is a name of the registry's own")
+        setattr(self, op.name, op)
         self._by_name[op.name] = op
         self._aliases.update(dict.fromkeys(op.aliases, op))
         return op

@@ -121,7 +121,7 @@ class _Buffers:
             self._owner[node] = self._owner[node.inputs[0]] if _is_view(node) else node
             if _is_copy(node):
                 # It lives as long as its owner, at the worst.
-                self._copies[self._owner[node]] = self._copies.get(self._owner[node], 0) + _nbytes(node)
+                self._copies[self._owner[node]] = self._copies.get(self._owner[node], 0) + node.nbytes
             for x in node.inputs:
                 self._last_use[x] = node
                 self._end[self._owner[x]] = node
@@ -129,7 +129,7 @@ class _Buffers:
             self._end[self._owner[node]] = None
             self._last_use.pop(node, None)
         self._taken_over: set[Node] = set()
-        self._held = sum(_nbytes(node) for node in live if node.op is INPUT or node.op is CONSTANT)
+        self._held = sum(node.nbytes for node in live if node.op is INPUT or node.op is CONSTANT)
         self.peak = self._held
 
     def dying(self, node: Node) -> list[Node]:
@@ -143,7 +143,7 @@ class _Buffers:
             # The buffer goes on under a new owner, to the new owner's end.
             self._taken_over.add(victim)
         elif not _is_view(node) or _is_copy(node):
-            self._held += _nbytes(node)
+            self._held += node.nbytes
         scratch = (
             0 if node.op.scratch is None else node.op.scratch(node.shape, *[x.shape for x in node.inputs], **node.attrs)
         )
@@ -160,12 +160,15 @@ class _Buffers:
         return None
 
     def _release(self, node: Node) -> None:
-        for owner in {self._owner[x] for x in node.inputs}:
-            ends = self._end.get(owner) is node and owner not in self._taken_over
-            if ends and owner.op is not INPUT and owner.op is not CONSTANT:
-                self._held -= _nbytes(owner)
-            if self._end.get(owner) is node:
-                self._held -= self._copies.get(owner, 0)
+        """Give back the buffers that end with `node`, unless it took one over."""
+        for x in node.inputs:
+            owner = self._owner[x]
+            if self._end.get(owner) is not node:
+                continue
+            self._end[owner] = None
+            self._held -= self._copies.get(owner, 0)
+            if owner not in self._taken_over and owner.op is not INPUT and owner.op is not CONSTANT:
+                self._held -= owner.nbytes
 
 
 def _is_view(node: Node) -> bool:
@@ -176,7 +179,3 @@ def _is_copy(node: Node) -> bool:
     """Whether a view has to be a copy, as reshape makes of what is stretched, transposed or sliced."""
     x = node.inputs[0] if node.inputs else node
     return node.op.packs and x.op.view and not x.op.packs
-
-
-def _nbytes(node: Node) -> int:
-    return sum(spec.nbytes for spec in node.specs)

@@ -46,10 +46,8 @@ WRONG: list[tuple[str, Any, int]] = [
 
 
 def passes(expression: str, x: Any, order: int, dtype: str) -> bool:
-    question = Question(
-        "check", parse(expression, Limits()), {"x": read_tensor({"data": x, "dtype": dtype})}, order=order
-    )
-    return bool(check(question, Limits())["passed"])
+    inputs = {"x": read_tensor({"data": x, "dtype": dtype})}
+    return bool(check(Question("check", parse(expression, Limits()), inputs, order=order), Limits())["passed"])
 
 
 @pytest.mark.parametrize("order", [1, 2])
