@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
     """Least severe messages that are logged."""
 
-    seconds: float = Field(10.0, gt=0)
+    seconds: float = Field(30.0, gt=0)
     """Time for one request, from its body's arrival to its answer; `timeout` in a request may only lower it."""
 
     body_bytes: int = Field(64 << 20, gt=0)
