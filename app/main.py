@@ -14,6 +14,7 @@ from app.http import problems
 from app.http.bounds import Bounds
 from app.http.documenting import install_openapi
 from app.http.routers import gradients, graphs, health, reference
+from app.problems import Problem
 from app.services.answers import Answers
 from app.settings import Settings
 from engine.errors import EngineError
@@ -44,7 +45,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.answers = Answers(settings)
     for router in (gradients.router, graphs.router, reference.router, health.router):
         app.include_router(router)
-    app.add_exception_handler(problems.Problem, problems.on_problem)
+    app.add_exception_handler(Problem, problems.on_problem)
     app.add_exception_handler(EngineError, problems.on_engine_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)

@@ -13,8 +13,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import engine.ops  # noqa: F401 - fills the catalogue
-from app.http.problems import CODES
 from app.main import create_app
+from app.problems import CODES
 from app.settings import Settings
 from engine.core import Op, ops
 from engine.describe import describe_op

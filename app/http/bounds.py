@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.http.problems import Problem, over_limit, respond
+from app.http.problems import respond
+from app.problems import Problem, over_limit
 from app.settings import Settings
 
 

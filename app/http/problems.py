@@ -1,15 +1,13 @@
-"""Every error as application/problem+json (RFC 9457), from one table.
+"""Problems as responses: application/problem+json for everything, FastAPI's and Starlette's own errors included.
 
-A row is a code: its status, and what it means. Engine errors bring their code; the service's own are `Problem`s. The
-table is what `GET /errors` lists and what the OpenAPI document says; `type` points into it.
+`type` points into `GET /errors`, which lists the table of app.problems.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 from fastapi.exceptions import RequestValidationError
@@ -18,81 +16,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-from engine.errors import EngineError, LimitExceeded
+from app.problems import CODES, Problem, from_engine
+from engine.errors import EngineError
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER = {"Retry-After": "1"}
 logger = logging.getLogger("gradwire")
-
-
-class Meaning(NamedTuple):
-    """A row of the table."""
-
-    status: int
-    title: str
-
-
-CODES: dict[str, Meaning] = {
-    "invalid_json": Meaning(400, "The body is not JSON"),
-    "invalid_request": Meaning(422, "The request does not have the form of this call"),
-    "invalid_tensor": Meaning(422, "The data is not a tensor of its dtype and shape"),
-    "invalid_graph": Meaning(422, "The graph does not have the form of a graph"),
-    "graph_cycle": Meaning(422, "Nodes of the graph wait for each other"),
-    "unknown_op": Meaning(422, "No op has this name"),
-    "unknown_attribute": Meaning(422, "The op has no such attribute"),
-    "unknown_name": Meaning(422, "The name stands for nothing in the graph"),
-    "missing_input": Meaning(422, "An input of the graph has no tensor"),
-    "syntax_error": Meaning(422, "The expression does not parse"),
-    "shape_mismatch": Meaning(422, "Shapes do not go together"),
-    "dtype_mismatch": Meaning(422, "Dtypes do not go together"),
-    "grad_outputs_required": Meaning(422, "A non-scalar output needs a gradient vector"),
-    "not_differentiable": Meaning(422, "The derivative does not exist"),
-    "not_scalar": Meaning(422, "The call takes one scalar output"),
-    "singular_matrix": Meaning(422, "A matrix is singular"),
-    "non_finite": Meaning(422, "A NaN or an infinity came out of finite numbers"),
-    "limit_exceeded": Meaning(422, "A limit is exceeded"),
-    "unknown_graph": Meaning(404, "No graph has this id"),
-    "not_found": Meaning(404, "Nothing is here"),
-    "method_not_allowed": Meaning(405, "The method is not for this path"),
-    "not_acceptable": Meaning(406, "The answer has no form that the client accepts"),
-    "unsupported_media_type": Meaning(415, "The body's form is not read here"),
-    "overloaded": Meaning(503, "The service is full"),
-    "deadline_exceeded": Meaning(504, "The time for this request is over"),
-    "internal": Meaning(500, "The service failed"),
-}
-
-
-class Problem(Exception):
-    """An error of the service itself, under a code of the table."""
-
-    def __init__(
-        self,
-        code: str,
-        detail: str,
-        *,
-        status: int | None = None,
-        pointer: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        **more: Any,
-    ) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-        self.status = status or CODES[code].status
-        self.pointer = pointer
-        self.headers = dict(headers or {})
-        self.more = more
-
-
-def over_limit(name: str, maximum: float, actual: float, what: str, status: int = 422) -> Problem:
-    """A breach of one of the service's own limits. `status` is another than 422 where HTTP has one for it."""
-    limit = {"name": name, "max": maximum, "actual": actual}
-    return Problem(
-        "limit_exceeded",
-        f"{what}: {actual:,} is over the limit {name} of {maximum:,}",
-        status=status,
-        limit=limit,
-    )
 
 
 def respond(problem: Problem, path: str) -> Response:
@@ -108,19 +36,6 @@ def respond(problem: Problem, path: str) -> Response:
         **problem.more,
     }
     return Response(orjson.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
-
-
-def from_engine(error: EngineError) -> Problem:
-    """An engine's error as a problem."""
-    more: dict[str, Any] = {} if error.node is None else {"node": error.node}
-    if isinstance(error, LimitExceeded):
-        # What is beyond 64 bits is no integer to most readers of JSON.
-        actual = error.actual if abs(error.actual) < 2**63 else float(min(error.actual, 10**300))
-        more["limit"] = {"name": error.name, "max": error.maximum, "actual": actual}
-    if error.line is not None:
-        more |= {"line": error.line, "column": error.column}
-    headers = RETRY_AFTER if CODES[error.code].status >= 500 else None
-    return Problem(error.code, error.detail, pointer=error.pointer, headers=headers, **more)
 
 
 async def on_problem(request: Request, error: Exception) -> Response:

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
-from app.http.problems import Problem
 from app.http.reading import Posted, check_accept, validated
+from app.problems import Problem
 from app.services.deadline import Clock
 from app.settings import Settings
 from app.wire import json

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
-from app.http.problems import Problem, over_limit
+from app.problems import Problem, over_limit
 from app.services.answers import Answers
 from app.services.deadline import Clock
 from app.settings import Settings

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from app.http.problems import over_limit
+from app.problems import over_limit
 from app.services.deadline import Clock
 from app.services.questions import inspection_of, pointing_into_graph, question_of
 from app.settings import Settings

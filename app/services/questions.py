@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from app.http.problems import Problem
+from app.problems import Problem
 from app.wire.models import GraphForm, InspectRequest, Request
 from engine.calls import Question
 from engine.errors import EngineError, LimitExceeded, pointer_to

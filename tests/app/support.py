@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 
-from app.http.problems import CODES, MEDIA_TYPE
+from app.http.problems import MEDIA_TYPE
+from app.problems import CODES
 
 FIELDS = {"type", "title", "status", "detail", "instance", "code", "pointer"}
 """What every problem has."""

@@ -6,9 +6,10 @@ from dataclasses import fields
 
 import pytest
 
-from app.http.problems import CODES
 from app.main import create_app
+from app.problems import CODES
 from app.settings import Settings
+from docs.generate import PAGES
 from engine.limits import Limits
 from tests.conftest import ROOT
 
@@ -24,3 +25,8 @@ ROUTES = [
 @pytest.mark.parametrize("name", [*SETTINGS, *LIMITS, *CODES, *ROUTES])
 def test_is_in_the_reference(name: str) -> None:
     assert f"`{name}`" in REFERENCE
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_generated_page_is_as_make_docs_would_write_it(page: str) -> None:
+    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == PAGES[page]()

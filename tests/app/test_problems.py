@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 import engine.errors
-from app.http.problems import CODES
+from app.problems import CODES
 from app.services.answers import Answers
 from engine.core import ops
 from tests.app.support import ECHO, at, graph, node, post, problem, refused, resolves

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from app.http.documenting import documented
-from app.http.problems import CODES, Problem
 from app.http.writing import sent
+from app.problems import CODES, Problem
 from app.services.limits import all_limits
 from app.wire import models
 from engine.core import ops
