@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from engine.core import INPUT, Graph, Node, ops
 from engine.derivative import zeros
 from engine.errors import (
@@ -158,12 +160,12 @@ def compile_question(question: Question, limits: Limits, tick: Callable[[], None
 
 
 def map_tree(tree: Tree, leaf: Callable[[Any], Any]) -> Tree:
-    """The same tree with `leaf` applied to its nodes or places; numbers and strings in it stay."""
+    """The same tree with `leaf` applied to its nodes, places or arrays; numbers and strings in it stay."""
     if isinstance(tree, dict):
         return {name: map_tree(each, leaf) for name, each in tree.items()}
     if isinstance(tree, list):
         return [map_tree(each, leaf) for each in tree]
-    return leaf(tree) if isinstance(tree, Node | Place) else tree
+    return leaf(tree) if isinstance(tree, Node | Place | np.ndarray) else tree
 
 
 def _output_names(derived: Tree, taken: set[str]) -> dict[str, Node]:

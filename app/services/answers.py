@@ -20,7 +20,7 @@ from app.services.questions import inspection_of, pointing_into_graph, question_
 from app.settings import Settings
 from app.wire import json
 from app.wire.models import CheckRequest, InspectRequest, Request
-from engine.calls import Compiled, Question, compile_question
+from engine.calls import Compiled, Question, Tree, compile_question, map_tree
 from engine.check import check
 from engine.describe import describe, describe_program
 from engine.program import write_attr, write_graph
@@ -40,10 +40,14 @@ class Answers:
         """Do `work` in one of the service's threads."""
         return await anyio.to_thread.run_sync(work, limiter=self._threads)
 
-    async def of(self, call: str, request: Request, clock: Clock, is_light: bool) -> bytes:
-        """The answer to one of the engine's calls. What `is_light` may stay in the event loop."""
+    async def of(self, request: Request | InspectRequest, clock: Clock, is_light: bool) -> bytes:
+        """The answer to a request. What `is_light` may stay in the event loop, as far as its cost allows."""
+        if isinstance(request, InspectRequest):
+            return await self.in_thread(partial(self._inspect, request, clock))
         clock.lower(request.timeout)
-        parsing = partial(self._parse, call, request, clock)
+        if isinstance(request, CheckRequest):  # which runs the graph many times
+            return await self.in_thread(partial(self._check, request, clock))
+        parsing = partial(self._parse, request, clock)
         question = parsing() if is_light else await self.in_thread(parsing)
         compiling = partial(self._compile, question, request, clock)
         is_light = is_light and _compile_effort(question) <= self.settings.inline_nodes
@@ -52,18 +56,9 @@ class Answers:
         effort = compiled.plan.flops + compiled.plan.peak_bytes + compiled.answer_bytes
         return running() if is_light and effort <= self.settings.inline_effort else await self.in_thread(running)
 
-    async def of_check(self, request: CheckRequest, clock: Clock) -> bytes:
-        """Analytic against numerical derivatives; always in a thread, since it runs the graph many times."""
-        clock.lower(request.timeout)
-        return await self.in_thread(partial(self._check, request, clock))
-
-    async def of_inspection(self, request: InspectRequest, clock: Clock) -> bytes:
-        """The metadata of a graph, with nothing run."""
-        return await self.in_thread(partial(self._inspect, request, clock))
-
-    def _parse(self, call: str, request: Request, clock: Clock) -> Question:
+    def _parse(self, request: Request, clock: Clock) -> Question:
         with clock.stage("parse"):
-            return question_of(call, request, self.settings.limits)
+            return question_of(request, self.settings.limits)
 
     def _compile(self, question: Question, request: Request, clock: Clock) -> Compiled:
         with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
@@ -76,15 +71,15 @@ class Answers:
     def _run(self, compiled: Compiled, request: Request, clock: Clock) -> bytes:
         try:
             with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
-                tree = compiled.run(compiled.bind(), clock)
+                results = compiled.run(compiled.bind(), clock)
             with clock.stage("encode"):
-                return json.encode(_written(tree, compiled, request))
+                return json.encode(_written(results, compiled, request))
         finally:
             compiled.release()
 
     def _check(self, request: CheckRequest, clock: Clock) -> bytes:
         limits = self.settings.limits
-        question = self._parse("check", request, clock)
+        question = self._parse(request, clock)
         with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
             described = compile_question(replace(question, call="grad", ones=True), limits, clock)
         with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
@@ -110,21 +105,13 @@ def _compile_effort(question: Question) -> int:
     return len(question.program.statements) * max(sweeps, 1)
 
 
-def _written(tree: Any, compiled: Compiled, request: Request) -> dict[str, Any]:
+def _written(results: Tree, compiled: Compiled, request: Request) -> dict[str, Any]:
     """The answer's fields, with tensors in the encoding that was asked for."""
-    answer: dict[str, Any] = _tensors_written(tree, request.encoding)
+    answer: dict[str, Any] = map_tree(results, partial(write_tensor, encoding=request.encoding))
     answer["graph"] = describe(compiled, nodes="nodes" in request.include)
     if "derivative_graph" in request.include and compiled.derivative:
         answer["derivative_graph"] = write_graph(compiled.derivative_program(), request.encoding)
     return answer
-
-
-def _tensors_written(tree: Any, encoding: str) -> Any:
-    if isinstance(tree, dict):
-        return {name: _tensors_written(each, encoding) for name, each in tree.items()}
-    if isinstance(tree, list):
-        return [_tensors_written(each, encoding) for each in tree]
-    return write_tensor(tree, encoding) if hasattr(tree, "dtype") else tree
 
 
 def _plain(tree: Any) -> Any:

@@ -21,17 +21,17 @@ SEEDS = ("grad_outputs", "accumulate", "tangents", "vectors", "direction")
 """Fields of requests that carry tensors beside the graph's inputs."""
 
 
-def question_of(call: str, request: Request, limits: Limits) -> Question:
+def question_of(request: Request, limits: Limits) -> Question:
     """The engine's question. Raises EngineError and Problem, with pointers into the request."""
     seeds = {role: getattr(request, role, None) or {} for role in SEEDS}
     ones = seeds["grad_outputs"] == "ones"
     order, path = getattr(request, "order", None), getattr(request, "path", None)
-    if call == "nth" and (order is None) == (path is None):
+    if request.call == "nth" and (order is None) == (path is None):
         raise Problem("invalid_request", "give either order or path", pointer="/order")
     program = program_of(request, limits, request.graph_id)
     _check_names(request, program)
     return Question(
-        call=call,
+        call=request.call,
         program=program,
         inputs=_tensors("/inputs", request.inputs, limits),
         seeds={role: _tensors(f"/{role}", each, limits) for role, each in seeds.items() if each and each != "ones"},

@@ -7,7 +7,7 @@ same reason; their models document them.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation, WithJsonSchema
 
@@ -140,6 +140,9 @@ class InspectRequest(GraphForm):
 class Request(GraphForm):
     """What all calls take."""
 
+    call: ClassVar[str]
+    """The engine's name of the call."""
+
     graph_id: str | None = Field(None, max_length=64)
     """The id of a registered graph."""
 
@@ -165,9 +168,13 @@ class Request(GraphForm):
 class ValueRequest(Request):
     """Forward only."""
 
+    call: ClassVar[str] = "value"
+
 
 class GradRequest(Request):
     """Gradients: vector-Jacobian products, summed over outputs."""
+
+    call: ClassVar[str] = "grad"
 
     grad_outputs: Tensors | Literal["ones"] | None = None
     """The gradient vector v of `y.backward(v)`, by output, or "ones". A non-scalar output needs it."""
@@ -179,12 +186,16 @@ class GradRequest(Request):
 class JvpRequest(Request):
     """A Jacobian-vector product, by forward mode."""
 
+    call: ClassVar[str] = "jvp"
+
     tangents: Tensors
     """A direction for each input that moves."""
 
 
 class JacobianRequest(Request):
     """Full Jacobians of every output by every wrt."""
+
+    call: ClassVar[str] = "jacobian"
 
     mode: Literal["auto", "forward", "reverse"] = "auto"
     """Columns (forward) or rows (reverse) first; auto takes the fewer."""
@@ -193,9 +204,13 @@ class JacobianRequest(Request):
 class HessianRequest(Request):
     """The Hessian of a scalar output, in blocks."""
 
+    call: ClassVar[str] = "hessian"
+
 
 class HvpRequest(Request):
     """Hessian-vector products of a scalar output, without the Hessian."""
+
+    call: ClassVar[str] = "hvp"
 
     vectors: Tensors
     """A vector for each wrt; one that is absent is zero."""
@@ -203,6 +218,8 @@ class HvpRequest(Request):
 
 class NthRequest(Request):
     """Derivatives of every order up to n, or along a path of inputs."""
+
+    call: ClassVar[str] = "nth"
 
     order: Whole | None = Field(None, ge=1)
     """The highest order; each wrt on its own."""
@@ -214,6 +231,8 @@ class NthRequest(Request):
 class TaylorRequest(Request):
     """Taylor coefficients along a direction."""
 
+    call: ClassVar[str] = "taylor"
+
     direction: Tensors
     """The direction v of f(x + t·v), by input."""
 
@@ -223,6 +242,8 @@ class TaylorRequest(Request):
 
 class CheckRequest(Request):
     """Analytic derivatives against numerical ones."""
+
+    call: ClassVar[str] = "check"
 
     order: Whole = Field(1, ge=1, le=2)
     """1 checks gradients, 2 checks second derivatives."""

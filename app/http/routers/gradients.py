@@ -22,19 +22,19 @@ async def grad(posted: Annotated[Posted[models.GradRequest], reading(models.Grad
 
     As `y.backward(v)`: a non-scalar output needs its `grad_outputs`. One more leading axis on these is a stack of many.
     """
-    return await written("grad", posted)
+    return await written(posted)
 
 
 @router.post("/value", **documented("Values only", models.ValueAnswer, models.ValueRequest))
 async def value(posted: Annotated[Posted[models.ValueRequest], reading(models.ValueRequest)]) -> Response:
     """The outputs of the graph, with nothing tracked, as inside `torch.no_grad()`."""
-    return await written("value", posted)
+    return await written(posted)
 
 
 @router.post("/jvp", **documented("Jacobian-vector product", models.JvpAnswer, models.JvpRequest))
 async def jvp(posted: Annotated[Posted[models.JvpRequest], reading(models.JvpRequest)]) -> Response:
     """The derivative of every output along the `tangents`, by forward mode. Inputs without a tangent stand still."""
-    return await written("jvp", posted)
+    return await written(posted)
 
 
 @router.post("/jacobian", **documented("Jacobian", models.JacobianAnswer, models.JacobianRequest))
@@ -42,7 +42,7 @@ async def jacobian(
     posted: Annotated[Posted[models.JacobianRequest], reading(models.JacobianRequest)],
 ) -> Response:
     """Every output by every wrt, in shape output + wrt."""
-    return await written("jacobian", posted)
+    return await written(posted)
 
 
 @router.post("/hessian", **documented("Hessian", models.HessianAnswer, models.HessianRequest))
@@ -50,13 +50,13 @@ async def hessian(
     posted: Annotated[Posted[models.HessianRequest], reading(models.HessianRequest)],
 ) -> Response:
     """The second derivatives of a scalar output, in blocks of shape wrt + wrt; and its gradient."""
-    return await written("hessian", posted)
+    return await written(posted)
 
 
 @router.post("/hvp", **documented("Hessian-vector product", models.HvpAnswer, models.HvpRequest))
 async def hvp(posted: Annotated[Posted[models.HvpRequest], reading(models.HvpRequest)]) -> Response:
     """The Hessian of a scalar output times `vectors`, by forward over reverse: the Hessian itself is never formed."""
-    return await written("hvp", posted)
+    return await written(posted)
 
 
 @router.post("/nth", **documented("Derivatives of order n", models.NthAnswer, models.NthRequest))
@@ -66,19 +66,19 @@ async def nth(posted: Annotated[Posted[models.NthRequest], reading(models.NthReq
     Order k is the gradient of the sum of order k − 1; for an elementwise function that is the k-th derivative, element
     by element. The work grows polynomially with the order.
     """
-    return await written("nth", posted)
+    return await written(posted)
 
 
 @router.post("/taylor", **documented("Taylor coefficients", models.TaylorAnswer, models.TaylorRequest))
 async def taylor(posted: Annotated[Posted[models.TaylorRequest], reading(models.TaylorRequest)]) -> Response:
     """c_0 to c_n of f(x + t·v) = Σ c_k t^k along a direction v; k!·c_k is the k-th directional derivative."""
-    return await written("taylor", posted)
+    return await written(posted)
 
 
 @router.post("/check", **documented("Check a derivative", models.CheckAnswer, models.CheckRequest))
 async def check(posted: Annotated[Posted[models.CheckRequest], reading(models.CheckRequest)]) -> Response:
     """Analytic derivatives of the graph at these inputs, held against differences of its values."""
-    return await written("check", posted)
+    return await written(posted)
 
 
 INPUTS = {
@@ -109,4 +109,4 @@ async def from_url(
 
     The answer is that of POST /grad/nth; a non-scalar output is taken with ones.
     """
-    return await written("nth", posted_from_query(request))
+    return await written(posted_from_query(request))

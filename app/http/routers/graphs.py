@@ -20,4 +20,4 @@ async def inspect(
     posted: Annotated[Posted[models.InspectRequest], reading(models.InspectRequest)],
 ) -> Response:
     """Shapes, dtypes, counts and costs of a graph. Nothing is run, and nothing is kept."""
-    return await written("inspect", posted)
+    return await written(posted)
