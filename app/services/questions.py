@@ -54,6 +54,12 @@ def _check_names(request: Request, program: Program) -> None:
                 f"{name[:64]!r} is no name: a letter or _, then up to 63 letters, digits, _ or -",
                 pointer=pointer_to("inputs", name),
             )
+        if name in program.by_id:
+            raise Problem(
+                "invalid_request",
+                f"{name} is a node of the graph, and an input; one of them needs another name",
+                pointer=pointer_to("inputs", name),
+            )
         if request.expression is not None and name in CONSTANTS and name not in program.inputs:
             raise Problem(
                 "invalid_request",
