@@ -1,0 +1,59 @@
+"""Faults that were found from outside, each kept as the request that showed it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.calls import Question, compile_question
+from engine.limits import Limits
+from engine.program import read_graph
+from engine.tensors import read_tensor
+from engine.text import parse
+
+
+def asked(call: str, expression: str, inputs: dict[str, Any], **more: Any) -> Any:
+    tensors = {name: read_tensor(value) for name, value in inputs.items()}
+    compiled = compile_question(Question(call, parse(expression, Limits()), tensors, **more), Limits())
+    return compiled.run(compiled.bind())
+
+
+@pytest.mark.parametrize(
+    ("expression", "x", "expected"),
+    [("x**x", 1, [1, 2, 3, 8]), ("(1 + x)**x", 0, [0, 2, -3, 20])],
+)
+def test_a_moving_exponent_that_is_zero_has_its_higher_derivatives(
+    expression: str, x: float, expected: list[float]
+) -> None:
+    rows = asked("nth", expression, {"x": x}, order=4)["derivatives"]
+    np.testing.assert_allclose([row["value"] for row in rows], expected, atol=1e-12)
+
+
+def test_the_hessian_of_a_power_is_symmetric_at_exponent_zero() -> None:
+    blocks = asked("hessian", "x**y", {"x": 2, "y": 0})["hessian"]
+    assert blocks["x"]["y"] == blocks["y"]["x"] == 0.5
+
+
+def test_a_boolean_number_meets_an_unsigned_tensor() -> None:
+    program = read_graph({"nodes": [{"id": "y", "op": "add", "inputs": ["x", True]}]}, Limits())
+    tensors = {"x": read_tensor({"data": 5, "dtype": "uint64"})}
+    compiled = compile_question(Question("value", program, tensors), Limits())
+    assert compiled.run(compiled.bind())["values"]["y"] == 6
+
+
+def test_a_released_graph_is_freed_without_the_collector() -> None:
+    """Nodes and graph name each other; large graphs would wait for a collection that comes too late."""
+    question = Question("grad", parse("sin(x) * x", Limits()), {"x": read_tensor(1.0)})
+    gc.disable()
+    try:
+        compiled = compile_question(question, Limits())
+        node = weakref.ref(compiled.built.graph)
+        compiled.release()
+        del compiled
+        assert node() is None
+    finally:
+        gc.enable()
