@@ -73,17 +73,6 @@ class Problem(Exception):
         self.more = more
 
 
-def over_limit(name: str, maximum: float, actual: float, what: str, status: int = 422) -> Problem:
-    """A breach of one of the service's own limits. `status` is another than 422 where HTTP has one for it."""
-    limit = {"name": name, "max": maximum, "actual": actual}
-    return Problem(
-        "limit_exceeded",
-        f"{what}: {actual:,} is over the limit {name} of {maximum:,}",
-        status=status,
-        limit=limit,
-    )
-
-
 def from_engine(error: EngineError) -> Problem:
     """An engine's error as a problem."""
     more: dict[str, Any] = {} if error.node is None else {"node": error.node}
@@ -95,3 +84,10 @@ def from_engine(error: EngineError) -> Problem:
         more |= {"line": error.line, "column": error.column}
     headers = RETRY_AFTER if CODES[error.code].status >= 500 else None
     return Problem(error.code, error.detail, pointer=error.pointer, headers=headers, **more)
+
+
+def over_limit(name: str, maximum: float, actual: float, what: str, status: int = 422) -> Problem:
+    """A breach of one of the service's own limits. `status` is another than 422 where HTTP has one for it."""
+    problem = from_engine(LimitExceeded(name, maximum, actual, what))
+    problem.status = status
+    return problem

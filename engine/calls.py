@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from engine.core import INPUT, Graph, Node, ops
-from engine.derivative import zeros
+from engine.derivative import filled
 from engine.errors import (
     DtypeMismatch,
     EngineError,
@@ -349,12 +349,12 @@ def _batch_size(question: Question) -> int | None:
 
 
 def ones(node: Node) -> Node:
-    """Ones in the spec of `node`, which take no memory."""
-    return ops.broadcast_to(node.graph.constant(1, node.dtype), shape=node.shape)
+    """Ones in the spec of `node`."""
+    return filled(node.graph, 1, node.spec)
 
 
 def or_zero(value: Node | None, like: Node) -> Node:
-    return zeros(like, like.spec) if value is None else value
+    return filled(like.graph, 0, like.spec) if value is None else value
 
 
 def with_axes(answer: Answer, scene: Scene) -> Answer:
@@ -552,7 +552,9 @@ def _over_basis(probe: Node, images: Sequence[Node | None], specs: Sequence[Spec
     """Images, which are linear in `probe` and have these specs, at every basis vector: shape probe + image."""
     identity = ops.eye.on(probe.graph, n_rows=probe.size, dtype=probe.dtype.name)
     basis = ops.reshape(identity, shape=(probe.size, *probe.shape))
-    known = [zeros(probe, spec) if image is None else image for image, spec in zip(images, specs, strict=True)]
+    known = [
+        filled(probe.graph, 0, spec) if image is None else image for image, spec in zip(images, specs, strict=True)
+    ]
     rows = batch({probe: basis}, known)
     return [ops.reshape(row, shape=(*probe.shape, *spec.shape)) for row, spec in zip(rows, specs, strict=True)]
 

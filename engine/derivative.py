@@ -24,7 +24,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from engine.core import Node, cast, ops
+from engine.core import Graph, Node, cast, ops
 from engine.types import Shape, Spec, broadcast
 
 Slope: TypeAlias = "Node | float | None"
@@ -65,9 +65,9 @@ def plus(a: Node | None, b: Node | None) -> Node | None:
     return b if a is None else a if b is None else a + b
 
 
-def zeros(graph_of: Node, spec: Spec) -> Node:
-    """Zeros that take no memory: one, stretched."""
-    return ops.broadcast_to(graph_of.graph.constant(0, spec.dtype), shape=spec.shape)
+def filled(graph: Graph, value: Any, spec: Spec) -> Node:
+    """One number everywhere, which takes no memory."""
+    return ops.broadcast_to(graph.constant(value, spec.dtype), shape=spec.shape)
 
 
 def unbroadcast(g: Node | None, shape: Shape) -> Node | None:
@@ -140,7 +140,7 @@ class Linear:
             return None
         return node.op(
             *[
-                x if at in self.fixed else zeros(x, x.spec) if t is None else t
+                x if at in self.fixed else filled(x.graph, 0, x.spec) if t is None else t
                 for at, (x, t) in enumerate(zip(node.inputs, tangents, strict=True))
             ],
             **node.attrs,

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from engine import attrs as kinds
-from engine.core import Attrs, Derivative, Graph, Node, Op, Operand, Refusal, Sample, define, ops
+from engine.core import Attrs, Derivative, Node, Op, Operand, Refusal, Sample, define, ops
 from engine.derivative import Flat, Linear, Partials, Slope
 from engine.types import BOOL, DTYPES, INT64, Dtype, Shape, axes_of, broadcast, drop_axes
 
@@ -328,11 +328,6 @@ def resized(shape: Shape, axis: int, size: int) -> Shape:
 def span(x: Node, axis: int, start: int | None, stop: int | None) -> Node:
     """Elements `start` to `stop` of `x` along one axis."""
     return ops.slice(x, index=(*((None, None, None),) * axis, (start, stop, None)))
-
-
-def filled(graph: Graph, value: Any, shape: Shape, dtype: Dtype) -> Node:
-    """One number everywhere, which takes no memory."""
-    return ops.broadcast_to(graph.constant(value, dtype), shape=shape)
 
 
 def listed(sizes: Sequence[int]) -> str:

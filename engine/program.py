@@ -35,7 +35,9 @@ from engine.limits import Limits
 from engine.tensors import Tensor, read_tensor, write_tensor
 from engine.types import INT64, Spec
 
-ID = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]{0,63}\Z")
+ID_PATTERN = r"[A-Za-z_][A-Za-z0-9_\-]{0,63}"
+ID = re.compile(ID_PATTERN + r"\Z")
+ID_MEANING = "a letter or _, then up to 63 letters, digits, _ or -"
 NODE_FIELDS = ("id", "op", "inputs", "attrs", "no_grad")
 
 
@@ -218,7 +220,7 @@ def _read_statement(node: Any) -> Statement:
             )
     name, op_name = node.get("id"), node.get("op")
     if not isinstance(name, str) or not ID.match(name) or name in NON_FINITE:
-        raise InvalidGraph("an id is a letter or _, then up to 63 letters, digits, _ or -", pointer="/id")
+        raise InvalidGraph(f"an id is {ID_MEANING}", pointer="/id")
     if not isinstance(op_name, str):
         raise InvalidGraph("expected the name of an op", pointer="/op")
     try:

@@ -14,6 +14,7 @@ from app.services.deadline import Clock
 from app.settings import Settings
 from app.wire import json
 from app.wire.models import NthRequest
+from engine.attrs import NON_FINITE
 from engine.errors import pointer_to
 
 NAMES = {"expr", "wrt", "order", "outputs"}
@@ -54,7 +55,7 @@ def _body(parameters: dict[str, str]) -> dict[str, Any]:
 
 def _json(name: str, value: str) -> Any:
     """A number or list; the three words for non-finite numbers need no quotes here."""
-    if value in ("NaN", "Infinity", "-Infinity"):
+    if value in NON_FINITE:
         return value
     try:
         return json.decode(value.encode())

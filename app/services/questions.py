@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from app.wire.models import GraphForm, InspectRequest, Request
 from engine.calls import Question
 from engine.errors import EngineError, LimitExceeded, pointer_to
 from engine.limits import Limits
-from engine.program import ID, Program, read_graph
+from engine.program import ID, ID_MEANING, Program, read_graph
 from engine.tensors import Tensor, read_spec, read_tensor
 from engine.text import CONSTANTS, parse, parse_with_positions
 
@@ -29,7 +29,7 @@ def question_of(request: Request, limits: Limits) -> Question:
     if request.call == "nth" and (order is None) == (path is None):
         raise Problem("invalid_request", "give either order or path", pointer="/order")
     program = program_of(request, limits, request.graph_id)
-    _check_names(request, program)
+    _check_names(request.inputs, request, program)
     return Question(
         call=request.call,
         program=program,
@@ -45,27 +45,23 @@ def question_of(request: Request, limits: Limits) -> Question:
     )
 
 
-def _check_names(request: Request, program: Program) -> None:
-    """Refuse inputs that no graph could name, and pi and e, which an expression would pass over in silence."""
-    for name in request.inputs:
-        if not ID.match(name):
-            raise Problem(
-                "invalid_request",
-                f"{name[:64]!r} is no name: a letter or _, then up to 63 letters, digits, _ or -",
-                pointer=pointer_to("inputs", name),
-            )
-        if name in program.by_id:
-            raise Problem(
-                "invalid_request",
-                f"{name} is a node of the graph, and an input; one of them needs another name",
-                pointer=pointer_to("inputs", name),
-            )
-        if request.expression is not None and name in CONSTANTS and name not in program.inputs:
-            raise Problem(
-                "invalid_request",
-                f"in an expression {name} is the number {CONSTANTS[name]}; give the input another name",
-                pointer=pointer_to("inputs", name),
-            )
+def _check_names(names: Iterable[str], request: GraphForm, program: Program) -> None:
+    """Refuse inputs that no graph could name, and those that would be passed over in silence."""
+    for name in names:
+        fault = _fault(name, request, program)
+        if fault is not None:
+            raise Problem("invalid_request", fault, pointer=pointer_to("inputs", name))
+
+
+def _fault(name: str, request: GraphForm, program: Program) -> str | None:
+    """What is wrong with the name of an input."""
+    if not ID.match(name):
+        return f"{name[:64]!r} is no name: {ID_MEANING}"
+    if name in program.by_id:
+        return f"{name} is a node of the graph, and an input; one of them needs another name"
+    if request.expression is not None and name in CONSTANTS and name not in program.inputs:
+        return f"in an expression {name} is the number {CONSTANTS[name]}; give the input another name"
+    return None
 
 
 def program_of(request: GraphForm, limits: Limits, graph_id: str | None = None) -> Program:
@@ -148,4 +144,6 @@ def inspection_of(request: InspectRequest, limits: Limits) -> Question:
 
     given = request.inputs or {}
     inputs = {name: _tensor(pointer_to("inputs", name), value, limits, hollow) for name, value in given.items()}
-    return Question("value", program_of(request, limits), inputs)
+    program = program_of(request, limits)
+    _check_names(given, request, program)
+    return Question("value", program, inputs)

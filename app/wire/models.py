@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation, WithJsonSchema
 
+from engine.attrs import NON_FINITE
+from engine.program import ID_PATTERN
 from engine.types import DTYPES
 
 
@@ -20,7 +22,7 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, serialize_by_alias=True)
 
 
-NUMBER = {"oneOf": [{"type": "number"}, {"type": "boolean"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
+NUMBER = {"oneOf": [{"type": "number"}, {"type": "boolean"}, {"enum": list(NON_FINITE)}]}
 DATA: dict[str, Any] = {
     "description": "A number, a boolean, or nested lists of them; non-finite numbers are strings.",
     "anyOf": [*NUMBER["oneOf"], {"type": "array", "items": {}}],
@@ -61,7 +63,7 @@ SPEC_IN: dict[str, Any] = {
         *TENSOR_IN["anyOf"],
     ],
 }
-ID = {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_\-]{0,63}$"}
+ID = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
 GRAPH: dict[str, Any] = {
     "title": "Graph",
     "type": "object",

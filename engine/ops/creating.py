@@ -13,10 +13,10 @@ import numpy as np
 
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, cast, define, ops
-from engine.derivative import Flat
+from engine.derivative import Flat, filled
 from engine.errors import DtypeMismatch, InvalidGraph
-from engine.families import ANY, composite, filled, free, named_dtype
-from engine.types import DTYPES, Shape, axis_of, broadcast
+from engine.families import ANY, composite, free, named_dtype
+from engine.types import DTYPES, Shape, Spec, axis_of, broadcast
 
 FLOAT = kinds.dtype(default="float64")
 LIKE = kinds.dtype("Dtype of the result; that of x when absent.", None)
@@ -34,7 +34,7 @@ def _full(fill_value: Node, *, shape: Shape, dtype: str | None) -> Node:
 zeros = composite(
     "zeros",
     "Zeros.",
-    lambda graph, *, shape, dtype: filled(graph, 0, shape, DTYPES[dtype]),
+    lambda graph, *, shape, dtype: filled(graph, 0, Spec(shape, DTYPES[dtype])),
     operands=(),
     attrs={"shape": kinds.shape(), "dtype": FLOAT},
     family="creating",
@@ -53,7 +53,7 @@ zeros = composite(
 ones = composite(
     "ones",
     "Ones.",
-    lambda graph, *, shape, dtype: filled(graph, 1, shape, DTYPES[dtype]),
+    lambda graph, *, shape, dtype: filled(graph, 1, Spec(shape, DTYPES[dtype])),
     operands=(),
     attrs={"shape": kinds.shape(), "dtype": FLOAT},
     family="creating",
@@ -97,7 +97,7 @@ full = composite(
 zeros_like = composite(
     "zeros_like",
     "Zeros in the shape of x, and in its dtype unless another is given.",
-    lambda x, *, dtype: filled(x.graph, 0, x.shape, x.dtype if dtype is None else DTYPES[dtype]),
+    lambda x, *, dtype: filled(x.graph, 0, Spec(x.shape, x.dtype if dtype is None else DTYPES[dtype])),
     operands=ANY,
     attrs={"dtype": LIKE},
     family="creating",
@@ -107,7 +107,7 @@ zeros_like = composite(
 ones_like = composite(
     "ones_like",
     "Ones in the shape of x, and in its dtype unless another is given.",
-    lambda x, *, dtype: filled(x.graph, 1, x.shape, x.dtype if dtype is None else DTYPES[dtype]),
+    lambda x, *, dtype: filled(x.graph, 1, Spec(x.shape, x.dtype if dtype is None else DTYPES[dtype])),
     operands=ANY,
     attrs={"dtype": LIKE},
     family="creating",

@@ -16,7 +16,7 @@ import numpy as np
 
 from engine import attrs as kinds
 from engine.core import Node, Sample, cast, ops
-from engine.derivative import Flat, Linear, by_slope
+from engine.derivative import Flat, Linear, by_slope, filled
 from engine.errors import DtypeMismatch
 from engine.families import (
     ANY,
@@ -28,7 +28,6 @@ from engine.families import (
     composite,
     count_along,
     elements,
-    filled,
     int64,
     reduced_axes,
     reduction,
@@ -36,7 +35,7 @@ from engine.families import (
     span,
     unfold,
 )
-from engine.types import DTYPES, INT64, Dtype
+from engine.types import DTYPES, INT64, Dtype, Spec
 
 DTYPE = kinds.dtype("Dtype of the result; by default the operand's, but 64 bits for whole numbers.", None)
 TOTALS = (
@@ -168,12 +167,12 @@ def products_of_others(x: Node, axis: int) -> Node:
     while (size := level.shape[axis]) > 1:
         half = (size + 1) // 2
         if size % 2:
-            one = filled(x.graph, 1, resized(level.shape, axis, 1), x.dtype)
+            one = filled(x.graph, 1, Spec(resized(level.shape, axis, 1), x.dtype))
             level = ops.concat(level, one, axis=axis)
         a, b = span(level, axis, 0, half), span(level, axis, half, 2 * half)
         pairs.append((a, b, size))
         level = a * b
-    others = filled(x.graph, 1, level.shape, x.dtype)
+    others = filled(x.graph, 1, Spec(level.shape, x.dtype))
     for a, b, size in reversed(pairs):
         both = (b, a) if size == 2 else (others * b, others * a)
         others = span(ops.concat(*both, axis=axis), axis, 0, size)

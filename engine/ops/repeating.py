@@ -10,18 +10,18 @@ import numpy as np
 
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Refusal, Sample, ops
+from engine.derivative import filled
 from engine.errors import DtypeMismatch, InvalidGraph, ShapeMismatch
 from engine.families import (
     batch_shifted,
     example_rows,
-    filled,
     rearranged,
     resized,
     same_shape,
     settle_axes,
     structural,
 )
-from engine.types import Dtype, Shape, axis_of
+from engine.types import Dtype, Shape, Spec, axis_of
 
 # Turning and repeating
 
@@ -286,7 +286,7 @@ def _margin(x: Node, axis: int, width: int, value: Any) -> Node:
     """What stands before or after `x` along an axis: one value, stretched."""
     if np.result_type(x.dtype, value) != x.dtype or (x.dtype.kind in "iu" and not _fits(value, x.dtype)):
         raise DtypeMismatch(f"the constant {value} does not fit {x.dtype.name}")
-    return filled(x.graph, value, resized(x.shape, axis, width), x.dtype)
+    return filled(x.graph, value, Spec(resized(x.shape, axis, width), x.dtype))
 
 
 def _fits(value: int, dtype: Dtype) -> bool:

@@ -8,11 +8,11 @@ import numpy as np
 
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Refusal, Sample, cast, define, ops
-from engine.derivative import Custom, Linear, times
+from engine.derivative import Custom, Linear, filled, times
 from engine.errors import InvalidGraph, ShapeMismatch
-from engine.families import REAL, X, batch_shifted, composite, elements, filled, resized, span
+from engine.families import REAL, X, batch_shifted, composite, elements, resized, span
 from engine.ops.reducing import DTYPE, total_dtype
-from engine.types import Shape, axis_of
+from engine.types import Shape, Spec, axis_of
 
 
 def _settle_run(attrs: Attrs, shape: Shape) -> Attrs:
@@ -104,7 +104,7 @@ def _cumulative_prod_forward(node: Node, t: Node) -> Node:
     run = _recurrence(x, _products_before(node, x) * t, axis)
     if not node.attrs["include_initial"]:
         return run
-    start = filled(x.graph, 0, resized(x.shape, axis, 1), x.dtype)
+    start = filled(x.graph, 0, Spec(resized(x.shape, axis, 1), x.dtype))
     return ops.concat(start, run, axis=axis)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Refusal, Sample, ops
-from engine.derivative import by_slope, zeros
+from engine.derivative import by_slope, filled
 from engine.errors import InvalidGraph
 from engine.families import (
     EMPTY,
@@ -123,7 +123,7 @@ def _norm_shape(shape: Shape, *, axis: tuple[int, ...], ord: float, keepdims: bo
 def _norm_slope(out: Node, x: Node, *, axis: tuple[int, ...], ord: float, keepdims: bool) -> Node:
     """sign(x)·(|x| / out)^(ord − 1), and 0 where x is 0: at the origin, the subgradient of least norm."""
     if ord == 0:
-        return zeros(x, x.spec)
+        return filled(x.graph, 0, x.spec)
     if ord == 1:
         return ops.sign(x)
     if ord == 2:

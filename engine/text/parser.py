@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from engine.attrs import NON_FINITE
 from engine.errors import ExpressionError
-from engine.program import ID
+from engine.program import ID, ID_MEANING
 from engine.text.grammar import COMPARISON, CONSTANTS, INDEX, INFIX, POWER, PREFIX, SIGN, WORDS
 from engine.text.lexer import (
     BREAK,
@@ -221,7 +221,7 @@ class Parser:
         if token.kind == NAME and token.text in WORDS:
             raise self._error(f"{token.text} cannot {purpose}: it is a word of the language", token)
         if not ID.match(token.text) or token.text in NON_FINITE:
-            wanted = "a name is a letter or _, then up to 63 letters, digits, _ or (in backticks) -"
+            wanted = f"a name is {ID_MEANING} (in backticks)"
             raise self._error(f"{shown(token.text)} cannot {purpose}: {wanted}", token)
 
     def _unexpected(self, token: Token) -> ExpressionError:

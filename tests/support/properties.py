@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.calls import or_zero
 from engine.core import Graph, Node
-from engine.derivative import zeros
 from engine.execute import run
 from engine.plan import make_plan
 from engine.transforms.batch import batch
@@ -94,7 +94,7 @@ def as_before(arrays: Mapping[str, Array], before: Mapping[str, Array]) -> dict[
 
 
 def filled(found: Sequence[Node | None], partners: Sequence[Node]) -> list[Node]:
-    return [zeros(x, x.spec) if each is None else each for each, x in zip(found, partners, strict=True)]
+    return [or_zero(each, x) for each, x in zip(found, partners, strict=True)]
 
 
 def is_coarse(nodes: Sequence[Node]) -> bool:
