@@ -14,6 +14,10 @@ A slope may be a node, a number, or a *boolean* node, which selects: the cotange
 that relu and clip never multiply a zero by an infinity). Only Partials fold and stretch: no elementwise rule mentions
 a shape.
 
+Complex numbers follow PyTorch: a rule is written once, for real numbers, and reads as the complex-linear map that it is;
+reverse mode is its adjoint under the real inner product Re⟨u, v⟩, so slopes and factors are conjugated here, on the way
+back. Kinds of derivative that are not complex-linear (abs, real, conj) are Linear or Custom with rules of their own.
+
 Taylor coefficients need one thing more, and only where the op is linear or bilinear: how it acts on series. Everything
 else follows from its forward rule (engine.transforms.taylor), so `taylor` returns None there.
 """
@@ -58,6 +62,11 @@ def is_one(node: Node) -> bool:
     if node.op is ops.broadcast_to:
         node = node.inputs[0]
     return node.value is not None and node.size == 1 and bool(node.value == 1)
+
+
+def conj(x: Slope) -> Slope:
+    """The conjugate of what is complex; anything else as it is."""
+    return ops.conj(x) if isinstance(x, Node) and x.dtype.kind == "c" else x
 
 
 def plus(a: Node | None, b: Node | None) -> Node | None:
@@ -105,7 +114,7 @@ class Partials:
 
     def reverse(self, node: Node, g: Node, wanted: Sequence[bool]) -> list[Node | None]:
         return [
-            unbroadcast(times(g, self._slope(node, at)), x.shape) if wanted[at] else None
+            unbroadcast(times(g, conj(self._slope(node, at))), x.shape) if wanted[at] else None
             for at, x in enumerate(node.inputs)
         ]
 
@@ -161,7 +170,10 @@ class Linear:
 
 @dataclass(frozen=True)
 class Bilinear:
-    """Linear in each of two operands. `left(g, a, b, **attrs)` is the cotangent of `a`, `right` that of `b`."""
+    """Linear in each of two operands. `left(g, a, b, **attrs)` is the cotangent of `a`, `right` that of `b`.
+
+    Both get `a` and `b` conjugated where they are complex.
+    """
 
     left: Callable[..., Node | None]
     right: Callable[..., Node | None]
@@ -174,7 +186,8 @@ class Bilinear:
 
     def reverse(self, node: Node, g: Node, wanted: Sequence[bool]) -> list[Node | None]:
         rules = zip((self.left, self.right), wanted, strict=True)
-        return [rule(g, *node.inputs, **node.attrs) if want else None for rule, want in rules]
+        factors = [conj(x) for x in node.inputs]
+        return [rule(g, *factors, **node.attrs) if want else None for rule, want in rules]
 
     def taylor(self, node: Node, order: int) -> Series:
         a, b = node.inputs
@@ -257,7 +270,7 @@ def by_slope(slope: Callable[..., Node], axes: Callable[..., tuple[int, ...]]) -
         return ops.reshape(ops.sum(product, axis=axes(node)), shape=node.shape)
 
     def reverse(node: Node, g: Node) -> Node | None:
-        cotangent = times(kept(node, g), slope_of(node))
+        cotangent = times(kept(node, g), conj(slope_of(node)))
         return cotangent and ops.broadcast_to(cotangent, shape=node.inputs[0].shape)
 
     return Custom(forward, reverse)
