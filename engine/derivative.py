@@ -14,7 +14,7 @@ A slope may be a node, a number, or a *boolean* node, which selects: the cotange
 that relu and clip never multiply a zero by an infinity). Only Partials fold and stretch: no elementwise rule mentions
 a shape.
 
-Complex numbers follow PyTorch: a rule is written once, for real numbers, and reads as the complex-linear map that it is;
+Complex numbers follow PyTorch: a rule is written once, for real numbers, and read as the complex-linear map it is;
 reverse mode is its adjoint under the real inner product Re⟨u, v⟩, so slopes and factors are conjugated here, on the way
 back. Kinds of derivative that are not complex-linear (abs, real, conj) are Linear or Custom with rules of their own.
 
