@@ -29,6 +29,9 @@ class Attr:
     doc: str
     default: Any = REQUIRED
 
+    names_function: bool = False
+    """Whether its value is the name of a function of the graph."""
+
     @property
     def required(self) -> bool:
         return self.default is REQUIRED
@@ -142,6 +145,23 @@ def shape(doc: str = "Sizes of the axes of the result.", default: Any = REQUIRED
 
 def dtype(doc: str = "Dtype of the result.", default: Any = REQUIRED) -> Attr:
     return optional(Attr(read_dtype, {"enum": list(DTYPES)}, doc, default))
+
+
+class SubGraph:
+    """A graph as the value of an attribute: what a function's name becomes when the graph is built."""
+
+
+def function(doc: str) -> Attr:
+    """A function of the graph, by name."""
+    return Attr(_read_function, {"type": "string"}, doc, names_function=True)
+
+
+def _read_function(value: Any) -> Hashable:
+    if isinstance(value, SubGraph):
+        return value
+    if not isinstance(value, str):
+        raise _wrong(value, "the name of a function of the graph")
+    return value
 
 
 def nested_integers(doc: str, default: Any = REQUIRED) -> Attr:

@@ -178,13 +178,22 @@ class Graph:
     _interned: dict[Hashable, Node] = field(default_factory=dict)
     slopes: dict[tuple[Node, int], Any] = field(default_factory=dict)
     """Local partials by node and operand, so that every transform emits them once (engine.derivative)."""
+    emitted: list[int] = field(default_factory=lambda: [0])
+    """How many nodes there are in this graph and in all its offshoots: one count, shared by them."""
+    offshoots: list[Graph] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def input(self, name: str, spec: Spec) -> Node:
+    def offshoot(self) -> Graph:
+        """An empty graph for the body of a loop or a branch, under the same limits, which count its nodes, too."""
+        made = Graph(self.limits, self.tick, self.masked, self.origin, emitted=self.emitted, offshoots=self.offshoots)
+        self.offshoots.append(made)
+        return made
+
+    def input(self, name: str, spec: Spec, *, weak: bool = False) -> Node:
         """The leaf that is bound to a tensor of this name, shape and dtype at run time."""
-        leaf = self.intern(INPUT, (), {"name": name, "shape": spec.shape, "dtype": spec.dtype.name})
+        leaf = self.intern(INPUT, (), {"name": name, "shape": spec.shape, "dtype": spec.dtype.name}, weak=weak)
         self.leaves[name] = leaf
         return leaf
 
@@ -237,18 +246,26 @@ class Graph:
             # An empty tensor may not hide a size that NumPy cannot address.
             if max(spec.size, math.prod(filter(None, spec.shape)) >> 40) > limits.elements:
                 raise LimitExceeded("elements", limits.elements, spec.size, f"elements of the result of {op.name}")
-        if len(self.nodes) >= limits.expanded_nodes:
-            raise LimitExceeded("expanded_nodes", limits.expanded_nodes, len(self.nodes) + 1, "nodes after expansion")
-        if self.tick is not None and len(self.nodes) % 256 == 0:
-            self.tick()
+        self.count(1)
         node = Node(self, op, inputs, attrs, specs, weak, value)
         self.nodes.append(node)
         return node
 
+    def count(self, nodes: int) -> None:
+        """Take `nodes` more into account. Raises LimitExceeded, and what `tick` raises."""
+        self.emitted[0] = total = self.emitted[0] + nodes
+        if total > self.limits.expanded_nodes:
+            raise LimitExceeded("expanded_nodes", self.limits.expanded_nodes, total, "nodes after expansion")
+        if self.tick is not None and ((total - nodes) % 256 == 0 or nodes > 1):
+            self.tick()
+
     def clear(self) -> None:
-        """Forget all nodes; what others hold stays as it is."""
+        """Forget all nodes, those of offshoots too; what others hold stays as it is."""
+        offshoots, self.offshoots[:] = list(self.offshoots), []
         for held in (self.nodes, self.leaves, self._interned, self.slopes):
             held.clear()
+        for each in offshoots:
+            each.clear()
 
     def live(self, roots: Sequence[Node]) -> list[Node]:
         """What `roots` need, themselves included, in topological order."""
@@ -279,6 +296,8 @@ class Operand:
     variadic: bool = False
     default: float | None = None
     """What stands for the operand when it is left out, where it may be: the last operands only."""
+    may_lack: bool = False
+    """Of a variadic operand: there may be none."""
 
     @property
     def is_integer(self) -> bool:
@@ -291,6 +310,8 @@ class Sample:
 
     operands: tuple[tuple[int, ...] | list[Any] | float | int | bool, ...]
     attrs: Attrs = field(default_factory=dict)
+    functions: str = ""
+    """Those that the attributes name, as lines of an expression."""
 
 
 @dataclass(frozen=True)
@@ -300,6 +321,7 @@ class Refusal:
     operands: tuple[tuple[int, ...] | list[Any] | float | int | bool, ...]
     attrs: Attrs
     code: str
+    functions: str = ""
 
 
 class Derivative(Protocol):
@@ -341,7 +363,15 @@ class Op:
     """The operand that the result equals, bit for bit, if it does: then nothing is emitted."""
     guard: Callable[..., None] | None = None
     """A check against Limits, from (limits, *nodes, **attrs), of what shapes alone do not bound."""
+    specs: Callable[..., tuple[Spec, ...]] | None = None
+    """Instead of `shape` and `returns`: the specs of all results, from (*nodes, **attrs); how many there are varies."""
+    close: Callable[..., tuple[Sequence[Node], Attrs]] | None = None
+    """Makes typed graphs of attributes that name functions, from (graph, nodes, attrs); new operands may join."""
     results: tuple[str, ...] = ()
+    named_by: str = ""
+    """The attribute whose function names the results."""
+    steers: bool = False
+    """The kernel runs graphs of its own: it takes `run(plan, arrays)`, which keeps deadline and policies."""
     inexact: bool = False
     """Integers and booleans are computed in float64."""
     view: bool = False
@@ -370,6 +400,11 @@ class Op:
     @property
     def is_variadic(self) -> bool:
         return bool(self.operands) and self.operands[-1].variadic
+
+    @property
+    def has_several(self) -> bool:
+        """Whether its value is a tuple, of which projections take one each."""
+        return bool(self.results) or self.specs is not None
 
     @property
     def grad_fn(self) -> str:
@@ -406,6 +441,9 @@ class Op:
         nodes = [each if isinstance(each, Node) else graph.number(each) for each in operands]
         kept = self.read_attrs(attrs)
         nodes, weak = self._promoted(nodes)
+        if self.close is not None:
+            closed, kept = self.close(graph, nodes, kept)
+            nodes = list(closed)
         if self.canonical is not None:
             kept = self.canonical(kept, *[node.shape for node in nodes])
         if posted and self.guard is not None:
@@ -416,8 +454,8 @@ class Op:
         if tag is None and self.same is not None and (operand := self.same(*nodes, **kept)) is not None:
             return (operand,)
         node = graph.intern(self, tuple(nodes), kept, tag=tag, weak=weak)
-        if self.results:
-            return tuple(graph.intern(RESULT, (node,), {"index": at}) for at in range(len(self.results)))
+        if self.has_several:
+            return tuple(graph.intern(RESULT, (node,), {"index": at}) for at in range(len(node.specs)))
         return (node,)
 
     def read_attrs(self, attrs: Attrs) -> Attrs:
@@ -448,7 +486,7 @@ class Op:
     def _defaults(self, count: int) -> list[float]:
         """What stands for the operands that are left out. Raises InvalidGraph where there are too few or too many."""
         defaults = [each.default for each in self.operands[count:] if each.default is not None]
-        least = len(self.operands) - len(defaults)
+        least = len(self.operands) - len(defaults) - any(operand.may_lack for operand in self.operands)
         if count < least or (count > len(self.operands) and not self.is_variadic):
             names = ", ".join(operand.name for operand in self.operands) or "none"
             more = " or more" if self.is_variadic else f" to {len(self.operands)}" if defaults else ""
@@ -494,6 +532,8 @@ class Op:
 
     def infer(self, inputs: Sequence[Node], attrs: Attrs) -> tuple[Spec, ...]:
         """Shape and dtype of each result. Raises ShapeMismatch, DtypeMismatch."""
+        if self.specs is not None:
+            return self.specs(*inputs, **attrs)
         assert self.shape is not None
         shapes = self.shape(*[node.shape for node in inputs], **attrs)
         dtypes: Any = (

@@ -49,6 +49,8 @@ class EngineError(Exception):
         self.pointer = pointer
         self.line: int | None = None
         self.column: int | None = None
+        self.place: str | None = None
+        """Where it stands, if in a function: "function/node"."""
 
 
 class InvalidTensor(EngineError):

@@ -7,12 +7,12 @@ singular matrix) becomes an EngineError that names the posted node to blame.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from engine.errors import EngineError, InvalidTensor, NonFinite, OutOfMemory, SingularMatrix
-from engine.plan import Plan, Step
+from engine.plan import NOWHERE, Plan, Step
 from engine.types import Array, is_inexact
 
 
@@ -29,25 +29,38 @@ def run(
     InvalidTensor (an index out of range), and, when asked to, NonFinite at the first node that makes a NaN or an
     infinity from finite operands.
     """
-    values: list[Any] = list(plan.template)
-    for place, name in plan.inputs:
-        values[place] = inputs[name]
     run_chunk = _run_checked if raise_non_finite else _run_chunk
-    with np.errstate(all="ignore"):
+
+    def run_graph(plan: Plan, inputs: Mapping[str, Array]) -> list[Array]:
+        values: list[Any] = list(plan.template)
+        for place, name in plan.inputs:
+            values[place] = inputs[name]
         for chunk in plan.chunks:
             if tick is not None:
                 tick()
-            run_chunk(chunk, values)
-    return [np.asarray(values[place]) for place in plan.results]
+            run_chunk(chunk, values, run_graph)
+        return [np.asarray(values[place]) for place in plan.results]
+
+    with np.errstate(all="ignore"):
+        return run_graph(plan, inputs)
 
 
-def _run_chunk(chunk: tuple[Step, ...], values: list[Any]) -> None:
+RunGraph: TypeAlias = "Callable[[Plan, Mapping[str, Array]], list[Array]]"
+"""Runs the plan of a graph within a graph, under the same clock and the same policy."""
+
+
+def _run_chunk(chunk: tuple[Step, ...], values: list[Any], run_graph: RunGraph) -> None:
     step = chunk[0]
     try:
         for step in chunk:
             kernel, args, out, into, dead, _ = step
             operands = [values[place] for place in args]
-            values[out] = kernel(*operands) if into < 0 else kernel(*operands, out=values[into])
+            if into >= 0:
+                values[out] = kernel(*operands, out=values[into])
+            elif into == NOWHERE:
+                values[out] = kernel(*operands)
+            else:
+                values[out] = kernel(*operands, run=run_graph)
             for place in dead:
                 values[place] = None
     except EngineError as error:
@@ -59,12 +72,12 @@ def _run_chunk(chunk: tuple[Step, ...], values: list[Any]) -> None:
         raise _blamed(error, step) from error
 
 
-def _run_checked(chunk: tuple[Step, ...], values: list[Any]) -> None:
+def _run_checked(chunk: tuple[Step, ...], values: list[Any], run_graph: RunGraph) -> None:
     """The same, looking at every value."""
     for step in chunk:
         operands = [values[place] for place in step.args]
         finite = all(map(_is_finite, operands))
-        _run_chunk((step._replace(into=-1),), values)
+        _run_chunk((step._replace(into=min(step.into, NOWHERE)),), values, run_graph)
         if finite and not _is_finite(values[step.out]):
             name = step.node.origin
             raise NonFinite(f"{step.node.op.name} gave a NaN or an infinity from finite operands", node=name)

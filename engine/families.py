@@ -85,7 +85,7 @@ def _per_element(flops: int) -> Callable[..., int]:
 def batch_same(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Any:
     """For one operand of which only the last axes matter, whatever stands before."""
     found = node.op.several(args[0], **node.attrs)
-    return found if node.op.results else found[0]
+    return found if node.op.has_several else found[0]
 
 
 def batch_aligned(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:

@@ -19,6 +19,9 @@ class Limits:
 
     nodes: int = _at_most(100_000, "Nodes of a posted graph.")
     expanded_nodes: int = _at_most(1_000_000, "Nodes after expansion: what transforms emit counts, not what was sent.")
+    functions: int = _at_most(256, "Functions of a posted graph.")
+    function_depth: int = _at_most(32, "Functions that call one another, or loops within loops, one inside the other.")
+    loop_steps: int = _at_most(1_000_000, "Steps of one loop.")
     elements: int = _at_most(100_000_000, "Logical elements of any one tensor; a broadcast view counts in full.")
     rank: int = _at_most(16, "Axes of any one tensor.")
     arity: int = _at_most(64, "Operands of one node.")

@@ -29,6 +29,9 @@ TICK_STEPS = 512
 """Work between two looks at the clock: some milliseconds."""
 
 
+NOWHERE, STEERS = -1, -2
+
+
 class Step(NamedTuple):
     """Call `kernel` on the values at `args`; keep the result at `out`; then forget the values at `dead`."""
 
@@ -36,7 +39,7 @@ class Step(NamedTuple):
     args: tuple[int, ...]
     out: int
     into: int
-    """The place of the operand that the result overwrites, or -1."""
+    """The place of the operand that the result overwrites; or NOWHERE; or STEERS, for a kernel that runs graphs."""
     dead: tuple[int, ...]
     node: Node
 
@@ -91,7 +94,7 @@ def _step(node: Node, place: dict[Node, int], buffers: _Buffers) -> Step:
         kernel=partial(kernel, **node.attrs) if node.attrs else kernel,
         args=tuple(place[x] for x in node.inputs),
         out=place[node],
-        into=-1 if into is None else place[into],
+        into=place[into] if into is not None else STEERS if node.op.steers else NOWHERE,
         dead=tuple(place[x] for x in buffers.dying(node)),
         node=node,
     )

@@ -19,6 +19,8 @@ from engine.text import CONSTANTS, parse, parse_with_positions
 
 SEEDS = ("grad_outputs", "accumulate", "tangents", "vectors", "direction")
 """Fields of requests that carry tensors beside the graph's inputs."""
+INTO_GRAPH = ("/nodes", "/functions")
+"""How pointers begin that are relative to a graph."""
 
 
 def question_of(request: Request, limits: Limits) -> Question:
@@ -103,7 +105,7 @@ def pointing_into_graph(request: GraphForm, limits: Limits) -> Iterator[None]:
     except EngineError as error:
         if request.expression is not None and error.node is not None:
             _locate(error, request.expression, limits)
-        elif error.pointer is not None and error.pointer.startswith("/nodes"):
+        elif error.pointer is not None and error.pointer.startswith(INTO_GRAPH):
             error.pointer = f"/graph{error.pointer}"
         raise
 
@@ -111,14 +113,15 @@ def pointing_into_graph(request: GraphForm, limits: Limits) -> Iterator[None]:
 def _locate(error: EngineError, expression: str, limits: Limits) -> None:
     """Say where in an expression the node to blame stands; ids that were made up for its parts are no help."""
     program, positions = parse_with_positions(expression, limits)
-    if error.node not in positions:
+    place = error.place or error.node
+    if place not in positions:
         return
-    line, column = positions[error.node]
+    line, column = positions[place]
     error.detail = f"line {line}, column {column}: {error.detail}"
     error.line, error.column = line, column
-    if error.pointer is None or error.pointer.startswith("/nodes"):
+    if error.pointer is None or error.pointer.startswith(INTO_GRAPH):
         error.pointer = "/expression"
-    error.node = error.node if program.by_id[error.node].named else None
+    error.node = error.node if error.node in program.by_id and program.by_id[error.node].named else None
 
 
 def _tensors(pointer: str, values: Mapping[str, Any], limits: Limits) -> dict[str, Tensor]:

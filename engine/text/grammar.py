@@ -3,6 +3,8 @@
 The language in brief:
 
     line        [names ("=" | ":=")] expression ("," expression)*      lines end at a newline or ";"
+    function    name "(" names ")" "=" line                            or "{", lines and "}", of which the last is
+                                                                       what it gives
     expression  comparison  <  "|"  <  "&"  <  + -  <  * / // % @  <  unary - + ~  <  ** ^  <  x[…]  x.result  f(…)
 
 That is Python's precedence, but that "^" is a power. `name := …` is an assignment of a name that is not listed as a
@@ -97,11 +99,12 @@ def kept_name(ref: Ref, is_alone: bool, assigned: Collection[str]) -> str | None
 def output_names(names: Sequence[str | None], taken: Collection[str]) -> list[str]:
     """Names of outputs: those without one are out, out2, out3, …, passing over what is taken."""
     known = {*taken, *names}
-    free = (name for name in _numbered("out") if name not in known)
+    free = (name for name in numbered("out") if name not in known)
     return [next(free) if name is None else name for name in names]
 
 
-def _numbered(stem: str) -> Iterator[str]:
+def numbered(stem: str) -> Iterator[str]:
+    """stem, stem2, stem3, …"""
     yield stem
     number = 1
     while True:
@@ -111,14 +114,14 @@ def _numbered(stem: str) -> Iterator[str]:
 
 def has_several(op: Op) -> bool:
     """Whether the op has several results, or may have: how many a composite returns shows when it is built."""
-    return bool(op.results) or op.expand is not None
+    return op.has_several or op.expand is not None
 
 
 def has_result(op: Op, result: str) -> bool:
     """Whether `result`, a name or a number, may be one of the op's."""
     if op.results:
         return result in op.results or result in map(str, range(len(op.results)))
-    return op.expand is not None and result.isdecimal()
+    return has_several(op) and result.isdecimal()
 
 
 @cache

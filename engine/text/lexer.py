@@ -1,7 +1,7 @@
 """Characters to tokens. Positions are offsets; lines and columns are worked out only when a message needs them.
 
-A newline counts where no bracket is open. What a dot means depends on what stands before it: `d.0` is a result of
-`d`, `2*.5` holds a number. Nothing here knows more of the grammar than that.
+A newline counts where no bracket is open, or none but braces. What a dot means depends on what stands before it: `d.0`
+is a result of `d`, `2*.5` holds a number. Nothing here knows more of the grammar than that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TOKEN = re.compile(
     |(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
     |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
     |(?P<text>"(?:[^"\\\r\n]|\\[^\r\n])*"|'(?:[^'\\\r\n]|\\[^\r\n])*'|`(?:[^`\\\r\n]|\\[^\r\n])*`)
-    |(?P<mark>\.\.\.|\*\*|//|<=|>=|==|!=|:=|[-+*/%@^&|~<>=()\[\],:.])""",
+    |(?P<mark>\.\.\.|\*\*|//|<=|>=|==|!=|:=|[-+*/%@^&|~<>=()\[\]{},:.])""",
     re.VERBOSE,
 )
 _WORD = re.compile(r"[A-Za-z0-9_.]*")
@@ -97,17 +97,18 @@ def described(token: Token) -> str:
 def tokens_of(source: Source, limits: Limits) -> list[Token]:
     """The tokens of a text, with one END at last. Raises ExpressionError, LimitExceeded."""
     tokens: list[Token] = []
-    at = depth = 0
+    opened: list[str] = []
+    at = 0
     while at < len(source.text):
         end, token = _token(source, at, tokens)
         at = end
-        if token is None or (token.kind == BREAK and token.text != ";" and depth):
+        if token is None or (token.kind == BREAK and token.text != ";" and opened and opened[-1] != "{"):
             continue
-        if token.is_mark("(", "["):
-            depth += 1
-            _bound_nesting(depth, limits)
-        elif token.is_mark(")", "]"):
-            depth = max(depth - 1, 0)
+        if token.is_mark("(", "[", "{"):
+            opened.append(token.text)
+            _bound_nesting(len(opened), limits)
+        elif token.is_mark(")", "]", "}") and opened:
+            opened.pop()
         tokens.append(token)
     tokens.append(Token(END, "", len(source.text)))
     return tokens

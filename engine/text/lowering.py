@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from engine.attrs import INT64_MAX, INT64_MIN
 from engine.core import Op, ops
 from engine.errors import EngineError, ExpressionError, LimitExceeded, UnknownAttribute
 from engine.limits import Limits
-from engine.program import Argument, Program, Ref, Statement
+from engine.program import CALL, Argument, Function, Program, Ref, Statement, results_of
 from engine.tensors import Tensor, read_tensor
 from engine.text.grammar import (
     COPY,
@@ -29,11 +29,12 @@ from engine.text.grammar import (
     has_several,
     kept_name,
     made_up,
+    numbered,
     output_names,
     signature,
 )
 from engine.text.lexer import QUOTED, Source, Token, shown, tokens_of
-from engine.text.parser import Call, Item, Items, Line, Literal, Name, Parser, Result, Tree
+from engine.text.parser import Call, Item, Items, Line, Literal, Name, Parser, Result, Scope, Tree
 
 Positions: TypeAlias = "dict[str, tuple[int, int]]"
 TENSOR_FIELDS = ("data", "dtype", "shape", "b64", "requires_grad")
@@ -57,9 +58,20 @@ def parse_with_positions(text: str, limits: Limits) -> tuple[Program, Positions]
         raise LimitExceeded("expression_characters", most, length, "characters of the expression")
     source = Source.of(text)
     parser = Parser(source, tokens_of(source, limits))
-    lowering = _Lowering(parser.lines(), parser, limits)
-    program = lowering.program()
-    return program, {name: source.place(at) for name, at in lowering.positions.items()}
+    definitions, lines = parser.lines()
+    if len(definitions) > limits.functions:
+        raise LimitExceeded("functions", limits.functions, len(definitions), "functions of the graph")
+    functions: dict[str, Function] = {}
+    positions: dict[str, int] = {}
+    for each in definitions:
+        lowering = _Lowering(source, each.lines, each.scope, limits, functions, parser.outer)
+        if each.name.text in functions:
+            raise source.error(f"two functions are called {shown(each.name.text)}", each.name.at)
+        functions[each.name.text] = Function(each.name.text, tuple(each.scope.parameters), lowering.program())
+        positions |= {f"{each.name.text}/{name}": at for name, at in lowering.positions.items()}
+    lowering = _Lowering(source, lines, parser.outer, limits, functions, parser.outer)
+    program = replace(lowering.program(), functions=tuple(functions.values()))
+    return program, {name: source.place(at) for name, at in (positions | lowering.positions).items()}
 
 
 @dataclass(eq=False, slots=True)
@@ -86,18 +98,30 @@ _Step: TypeAlias = "Tree | _Bound | _Choice"
 
 
 class _Lowering:
-    """One text on its way to a program."""
+    """One text, or one function of it, on its way to a program. `functions` are those that are defined above."""
 
-    def __init__(self, lines: Sequence[Line], parser: Parser, limits: Limits) -> None:
-        self.source = parser.source
+    def __init__(
+        self,
+        source: Source,
+        lines: Sequence[Line],
+        scope: Scope,
+        limits: Limits,
+        functions: Mapping[str, Function],
+        outer: Scope,
+    ) -> None:
+        self.source = source
         self.lines = lines
         self.line = lines[0]
-        self.assigned = parser.assigned
-        self.names = parser.names
+        self.assigned = scope.assigned
+        self.parameters = scope.parameters
+        self.names = scope.names
+        self.is_function = scope is not outer
         self.limits = limits
+        self.functions = functions
         self.made_up = made_up(self.names)
         self.statements: dict[str, Statement] = {}
         self.positions: dict[str, int] = {}
+        self.room = limits.nodes - sum(len(each.body.statements) for each in functions.values())
 
     def _error(self, detail: str, at: int) -> ExpressionError:
         return self.source.error(detail, at)
@@ -152,11 +176,15 @@ class _Lowering:
         if statement is None or not has_several(statement.op):
             what = f"{statement.op.name} has one result" if statement is not None else "this is one value"
             raise self._error(f"{what}; it cannot be unpacked into {count} names", at)
-        op = statement.op
-        if op.results and len(op.results) != count:
-            several = f"{len(op.results)} results ({', '.join(op.results)})"
+        op, names = statement.op, self._names_of(statement)
+        if names and len(names) != count:
+            several = f"{len(names)} results ({', '.join(names)})"
             raise self._error(f"{op.name} has {several}, but {count} names are given; _ skips a result", at)
-        return op.results or tuple(map(str, range(count)))
+        return names or tuple(map(str, range(count)))
+
+    def _names_of(self, statement: Statement) -> tuple[str, ...]:
+        """Names of the results of a statement that has several."""
+        return results_of(statement, self.functions)
 
     def _every_result(self, names: Sequence[str]) -> tuple[tuple[str, Ref], ...]:
         refs = [ref for name in names for ref in self._spread(Ref(name))]
@@ -165,7 +193,7 @@ class _Lowering:
     def _spread(self, ref: Ref) -> list[Ref]:
         """The results of a statement that has several; else the reference itself."""
         statement = self.statements.get(ref.name)
-        several = statement.op.results if statement is not None and ref.result is None else ()
+        several = self._names_of(statement) if statement is not None and ref.result is None else ()
         return [ref._replace(result=result) for result in several] or [ref]
 
     # Outputs
@@ -185,6 +213,8 @@ class _Lowering:
         return tuple(outputs.items())
 
     def _add_output(self, outputs: dict[str, Ref], name: str, ref: Ref, item: Item) -> None:
+        if name in outputs and self.is_function and item.label is None:
+            name = next(each for each in numbered(name) if each not in outputs)
         if name in outputs:
             raise self._error(f"two outputs are called {shown(name)}", (item.label or item.tree).at)
         outputs[name] = ref
@@ -260,12 +290,14 @@ class _Lowering:
 
     def _emit(self, bound: _Bound, inputs: tuple[Argument, ...]) -> Ref:
         target = bound.target
+        if target is not None and target.text in self.parameters:
+            raise self._error(f"{shown(target.text)} is a parameter of the function; choose another name", target.at)
         if target is not None and target.text in self.statements:
             line, _ = self.source.place(self.assigned[target.text].at)
             detail = f"{shown(target.text)} was assigned on line {line} already; choose another name"
             raise self._error(detail, target.at)
-        if len(self.statements) == self.limits.nodes:
-            raise LimitExceeded("nodes", self.limits.nodes, len(self.statements) + 1, "nodes of the graph")
+        if len(self.statements) >= self.room:
+            raise LimitExceeded("nodes", self.limits.nodes, self.limits.nodes + 1, "nodes of the graph")
         name = target.text if target is not None else next(self.made_up)
         statement = Statement(name, bound.op, inputs, bound.attrs, bound.no_grad, bound.named)
         self.statements[name] = statement
@@ -298,14 +330,17 @@ class _Lowering:
         if not isinstance(source, Ref) or source.result is not None:
             raise self._error("this is one value: it has no results to choose from", result.at)
         statement = self.statements.get(source.name)
-        if not result.quoted and (statement is None or not has_result(statement.op, result.name)):
+        if not result.quoted and (statement is None or not self._has_result(statement, result.name)):
             raise self._error(self._no_result(source, statement, result), result.at)
         return source._replace(result=result.name)
+
+    def _has_result(self, statement: Statement, name: str) -> bool:
+        return has_result(statement.op, name) or name in self._names_of(statement)
 
     def _no_result(self, source: Ref, statement: Statement | None, result: Result) -> str:
         if statement is None:
             return f"{shown(source.name)} is a graph input: it has no results to choose from"
-        results = ", ".join(statement.op.results)
+        results = ", ".join(self._names_of(statement))
         if results:
             return f"{statement.op.name} has no result {shown(result.name)}; it has: {results}"
         if statement.op.expand is not None:
@@ -359,6 +394,8 @@ class _Lowering:
     # Arguments
 
     def _bound(self, call: Call) -> _Bound:
+        if call.name in self.functions and not call.quoted:
+            return self._called(call, self.functions[call.name])
         try:
             op = ops.find(call.name)
         except EngineError as error:
@@ -371,10 +408,37 @@ class _Lowering:
         except EngineError as error:
             blamed = literals.get((error.pointer or "").removeprefix("/attrs/"), call)
             raise self.source.located(error, blamed.at) from None
-        operands = call.operands if call.quoted else [tree for each in op.operands for tree in given[each.name]]
+        operands = call.operands if call.quoted else [tree for each in op.operands for tree in given.get(each.name, ())]
         return _Bound(op, operands, attrs, call.at)
 
+    def _called(self, call: Call, function: Function) -> _Bound:
+        """A function by its own name, with operands in their order or by name."""
+        names = function.parameters
+        given: dict[str, Tree] = {}
+        if len(call.operands) > len(names):
+            raise self._error(f"{call.name} takes {_usage(names)}, got {len(call.operands)} operands", call.at)
+        given.update(zip(names, call.operands, strict=False))
+        for token, tree in call.keywords:
+            if token.text not in names or token.text in given:
+                wrong = "got {} twice" if token.text in given else "has no parameter {}"
+                detail = f"{call.name} {wrong.format(shown(token.text))}; it takes {_usage(names)}"
+                raise self._error(detail, token.at)
+            given[token.text] = tree
+        missing = [name for name in names if name not in given]
+        if missing:
+            raise self._error(f"{call.name} takes {_usage(names)}: {', '.join(missing)} is missing", call.at)
+        return _Bound(ops.find(CALL), [given[name] for name in names], {"function": call.name}, call.at)
+
+    def _function_name(self, op: Op, name: str, tree: Tree) -> str:
+        text = tree.text if isinstance(tree, Name) else tree.value if isinstance(tree, Literal) else None
+        if isinstance(text, str) and text in self.functions:
+            return text
+        known = ", ".join(self.functions)[:150] or "none"
+        raise self._error(f"{name} of {op.name} is a function that is defined above it; there is: {known}", tree.at)
+
     def _attribute(self, op: Op, name: str, tree: Tree) -> Any:
+        if op.attrs[name].names_function:
+            return self._function_name(op, name, tree)
         if not isinstance(tree, Literal):
             hint = f', such as "{tree.text[:40]}"' if isinstance(tree, Name) else ""
             raise self._error(f"{name} of {op.name} is an attribute: it takes a literal{hint}", tree.at)
@@ -401,7 +465,7 @@ class _Lowering:
         for operand in op.operands:
             if operand.name not in bound and operand.default is not None:
                 bound[operand.name] = [Literal(operand.default, call.at)]
-        missing = [operand.name for operand in op.operands if not bound.get(operand.name)]
+        missing = [each.name for each in op.operands if not bound.get(each.name) and not each.may_lack]
         if missing:
             raise self._error(f"{op.name} takes {_usage(names)}: {', '.join(missing)} is missing", call.at)
         return bound

@@ -108,6 +108,24 @@ class Line:
     at: int
 
 
+@dataclass(eq=False)
+class Scope:
+    """The names of a text, or of a function in it: those that it assigns, and where; its parameters; all of them."""
+
+    assigned: dict[str, Token] = field(default_factory=dict)
+    parameters: Sequence[str] = ()
+    names: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A function: its name, and its lines, which have a scope of their own."""
+
+    name: Token
+    scope: Scope
+    lines: Sequence[Line]
+
+
 class _Pending(NamedTuple):
     """An operator that waits for its right operand."""
 
@@ -130,24 +148,30 @@ class _Open:
 
 
 class Parser:
-    """One text. `assigned` maps every name that the text assigns to where it does so first; `names` is all names."""
+    """One text. `outer` is its own scope, `scope` that of the function that is being read, or the same."""
 
     def __init__(self, source: Source, tokens: Sequence[Token]) -> None:
         self.source = source
         self.tokens = tokens
         self.at = 0
         self.opened: list[_Open] = []
-        self.assigned: dict[str, Token] = {}
-        self.names: set[str] = set()
-        self._find_assigned()
+        self.scope = self.outer = self._scope(0, ())
 
-    def _find_assigned(self) -> None:
+    def _scope(self, start: int, parameters: Sequence[str]) -> Scope:
+        """The names that lines from `start` on assign, up to the end of their block."""
         # Known before anything else is read: an assigned name is no constant, wherever it stands.
-        for at, token in enumerate(self.tokens):
-            if at == 0 or self.tokens[at - 1].kind == BREAK:
-                for target in self._targets(at) if token.kind in (NAME, QUOTED) else ():
-                    self.assigned.setdefault(target.text, target)
-        self.names.update(self.assigned)
+        assigned: dict[str, Token] = {}
+        depth, is_first = 0, True
+        for at in range(start, len(self.tokens)):
+            token = self.tokens[at]
+            depth += token.is_mark("{") - token.is_mark("}")
+            if depth < 0:
+                break
+            if is_first and depth == 0 and token.kind in (NAME, QUOTED):
+                for target in self._targets(at):
+                    assigned.setdefault(target.text, target)
+            is_first = token.kind == BREAK
+        return Scope(assigned, parameters, {*assigned, *parameters})
 
     def _targets(self, at: int) -> list[Token]:
         """The names before an assignment that starts here; none where there is no assignment."""
@@ -163,17 +187,78 @@ class Parser:
 
     # Lines
 
-    def lines(self) -> list[Line]:
-        """Every statement. Raises ExpressionError."""
-        lines = []
+    def lines(self) -> tuple[list[Definition], list[Line]]:
+        """Every function, and every statement outside of them. Raises ExpressionError."""
+        definitions: list[Definition] = []
+        lines: list[Line] = []
         while True:
-            while self._token.kind == BREAK:
-                self.at += 1
+            self._skip_breaks()
             if self._token.kind == END:
                 break
+            parameters = self._head()
+            if parameters is None:
+                lines.append(self._line())
+            else:
+                definitions.append(self._definition(parameters))
+        if not lines:
+            found = "functions alone" if definitions else "nothing"
+            raise self._error(f"expected an expression, found {found}", self.tokens[-1])
+        return definitions, lines
+
+    def _skip_breaks(self) -> None:
+        while self._token.kind == BREAK:
+            self.at += 1
+
+    # Functions
+
+    def _head(self) -> list[Token] | None:
+        """The parameters of a function whose definition starts here: `f(x, y) =`. None where none does."""
+        if self._token.kind not in (NAME, QUOTED) or not self._ahead.is_mark("("):
+            return None
+        at, parameters = self.at + 2, []
+        while self.tokens[at].kind in (NAME, QUOTED) and self.tokens[at + 1].is_mark(",", ")"):
+            parameters.append(self.tokens[at])
+            at += 1 if self.tokens[at + 1].is_mark(")") else 2
+        is_head = self.tokens[at].is_mark(")") and self.tokens[at + 1].is_mark("=")
+        return parameters if is_head else None
+
+    def _definition(self, parameters: Sequence[Token]) -> Definition:
+        name = self._token
+        self._check_name(name, "be a function")
+        for at, token in enumerate(parameters):
+            self._check_name(token, "be a parameter")
+            if token.text in [each.text for each in parameters[:at]]:
+                raise self._error(f"two parameters are called {shown(token.text)}", token)
+        while not self._token.is_mark("="):
+            self.at += 1
+        self.at += 1
+        names = [token.text for token in parameters]
+        if self._token.is_mark("{"):
+            self.scope = self._scope(self.at + 1, names)
+            lines = self._block(name)
+        else:
+            self.scope = Scope({}, names, set(names))
+            lines = [self._line()]
+        scope, self.scope = self.scope, self.outer
+        return Definition(name, scope, lines)
+
+    def _block(self, name: Token) -> list[Line]:
+        opening, lines = self._next(), []
+        while True:
+            self._skip_breaks()
+            if self._token.is_mark("}"):
+                break
+            if self._token.kind == END:
+                where = self.source.where(opening.at)
+                raise self._error(f"expected '}}' to close '{{' of {where}", self._token)
+            if self._head() is not None:
+                raise self._error("a function is defined outside of others", self._token)
             lines.append(self._line())
         if not lines:
-            raise self._error("expected an expression, found nothing", self.tokens[-1])
+            raise self._error(f"the function {shown(name.text)} gives nothing: its last line says what", self._token)
+        self.at += 1
+        if self._token.kind not in (BREAK, END):
+            raise self._unexpected(self._token)
         return lines
 
     @property
@@ -198,7 +283,7 @@ class Parser:
         while self._token.is_mark(","):
             self.at += 1
             items.append(self._item())
-        if self._token.kind not in (BREAK, END):
+        if self._token.kind not in (BREAK, END) and not (self._token.is_mark("}") and self.scope is not self.outer):
             raise self._unexpected(self._token)
         if targets and len(items) > 1:
             raise self._error(
@@ -209,7 +294,7 @@ class Parser:
     def _item(self) -> Item:
         label = self._token if self._token.kind in (NAME, QUOTED) and self._ahead.is_mark(":") else None
         if label is not None:
-            self.names.add(label.text)
+            self.scope.names.add(label.text)
             self.at += 2
         return Item(label, self._expression())
 
@@ -225,7 +310,7 @@ class Parser:
             raise self._error(f"{shown(token.text)} cannot {purpose}: {wanted}", token)
 
     def _unexpected(self, token: Token) -> ExpressionError:
-        if token.is_mark(")", "]"):
+        if token.is_mark(")", "]", "}"):
             return self._error(f"{token.text} closes nothing: no bracket is open", token)
         if token.is_mark("=", ":="):
             return self._error("only a name at the start of a line can be assigned; equality is written ==", token)
@@ -280,13 +365,17 @@ class Parser:
             return Literal(token.text, token.at)
         if token.kind == NAME and token.text in WORDS:
             return Literal(WORDS[token.text], token.at)
-        if token.kind == NAME and token.text in CONSTANTS and token.text not in self.assigned:
+        if token.kind == NAME and token.text in CONSTANTS and not self._is_bound(token.text):
             return Literal(CONSTANTS[token.text], token.at)
         if token.kind in (NAME, QUOTED):
             self._check_name(token, "stand for a node or an input")
-            self.names.add(token.text)
+            self.scope.names.add(token.text)
             return Name(token.text, token.at, token.kind == QUOTED)
         raise self._no_operand(token)
+
+    def _is_bound(self, name: str) -> bool:
+        scope = self.scope
+        return name in scope.assigned or name in scope.parameters or name in self.outer.assigned
 
     def _no_operand(self, token: Token) -> ExpressionError:
         within = self.opened[-1]

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.attrs import INT64_MAX, INT64_MIN
 from engine.core import Op
-from engine.program import Argument, Program, Ref, Statement
+from engine.program import CALL, Argument, Function, Program, Ref, Statement
 from engine.tensors import Tensor, write_tensor
 from engine.text.grammar import (
     ATOM,
@@ -47,6 +47,8 @@ _INFIX = {infix.op: (symbol, infix.precedence) for symbol, infix in INFIX.items(
 _PREFIX = {op: symbol for symbol, op in PREFIX.items()}
 _LONGEST_NUMBER = 9
 """Digits of the number of a result."""
+_SHORT = 80
+"""Characters of a function that is written on one line."""
 _LARGEST_WHOLE = 1e15
 """Below it, a whole float within a tensor is written as an integer."""
 
@@ -56,15 +58,35 @@ def print_program(program: Program) -> str:
 
     Integers beyond int64, which no graph takes, become floats.
     """
-    layout = _Layout(program)
-    return _Printer(program, layout if layout.is_faithful else _Layout(program, plain=True)).text()
+    functions = [_function(program.by_name[name], program) for name in program.captures]
+    return "\n".join([*functions, _printed(program, ())])
+
+
+def _printed(program: Program, parameters: Sequence[str], around: Program | None = None) -> str:
+    layout = _Layout(program, parameters)
+    faithful = layout if layout.is_faithful else _Layout(program, parameters, plain=True)
+    return _Printer(program, faithful, parameters, around or program).text()
+
+
+def _function(function: Function, program: Program) -> str:
+    """`name(parameters) = {`, its lines, `}`; what fits one line stands on one."""
+    text = _printed(program.within(function.name), function.parameters, program)
+    head = f"{_plainly(function.name)}({', '.join(map(_plainly, function.parameters))}) = "
+    if len(text) <= _SHORT and "\n" not in text and not any(each.named for each in function.body.statements):
+        return head + text
+    return head + "{\n" + "\n".join(f"  {line}" for line in text.split("\n")) + "\n}"
+
+
+def _plainly(name: str) -> str:
+    return name if IDENTIFIER.match(name) and name not in WORDS else quoted(name, "`")
 
 
 class _Layout:
     """Which statements stand within expressions, and which lines unpack an op with several results."""
 
-    def __init__(self, program: Program, plain: bool = False) -> None:
+    def __init__(self, program: Program, parameters: Sequence[str] = (), plain: bool = False) -> None:
         self.program = program
+        self.parameters = parameters
         refs = [ref for each in program.statements for ref in each.inputs if isinstance(ref, Ref)]
         self.refs = [*refs, *(ref for _, ref in program.outputs)]
         self.inner: set[str] = set()
@@ -78,7 +100,8 @@ class _Layout:
         statements = self.program.statements
         for at, statement in enumerate(statements):
             copies = statements[at + 1 : at + 1 + uses[statement.id]]
-            if _is_made_up(statement) and len(copies) > 1 and _is_unpacked(statement, copies):
+            results = self.program.results_of(statement)
+            if _is_made_up(statement) and len(copies) > 1 and _is_unpacked(statement, copies, results):
                 self.unpacked[statement.id] = copies
 
     def _find_inner(self) -> None:
@@ -87,8 +110,15 @@ class _Layout:
             used.setdefault(ref.name, []).append(ref)
         for each in self.program.statements:
             uses = used.get(each.id, [])
-            if _is_made_up(each) and len(uses) == 1 and _is_value(each.op, uses[0].result):
+            if _is_made_up(each) and len(uses) == 1 and self._is_value(each, uses[0].result):
                 self.inner.add(each.id)
+
+    def _is_value(self, statement: Statement, result: str | None) -> bool:
+        """Whether an expression can be written for this result: checked when it is read, unlike what is quoted."""
+        names = self.program.results_of(statement)
+        if result is None:
+            return not names
+        return _is_plain_result(result) and (has_result(statement.op, result) or result in names)
 
     @property
     def is_faithful(self) -> bool:
@@ -96,7 +126,7 @@ class _Layout:
         unnamed = [each.id for each in self.program.statements if each.id in self.inner or each.id in self.unpacked]
         taken = {each.id for each in self.program.statements} - set(unnamed)
         taken |= {ref.name for ref in self.refs} - set(unnamed)
-        taken |= {name for name, _ in self.program.outputs}
+        taken |= {name for name, _ in self.program.outputs} | set(self.parameters)
         names = made_up(taken)
         return all(name == next(names) for name in unnamed) and self._keeps_order()
 
@@ -124,13 +154,13 @@ class _Layout:
         return True
 
 
+def _is_callable(name: str) -> bool:
+    """Whether a function can be called by its bare name."""
+    return bool(IDENTIFIER.match(name)) and name not in (*WORDS, TENSOR, NO_GRAD)
+
+
 def _is_made_up(statement: Statement) -> bool:
     return not statement.named and MADE_UP.match(statement.id) is not None
-
-
-def _is_value(op: Op, result: str | None) -> bool:
-    """Whether an expression can be written for this result: checked when it is read, unlike what is quoted."""
-    return not op.results if result is None else _is_plain_result(result) and has_result(op, result)
 
 
 def _is_plain_result(result: str) -> bool:
@@ -141,13 +171,13 @@ def _is_number(result: str) -> bool:
     return result.isascii() and result.isdecimal()
 
 
-def _is_unpacked(statement: Statement, copies: Sequence[Statement]) -> bool:
+def _is_unpacked(statement: Statement, copies: Sequence[Statement], names: Sequence[str]) -> bool:
     """Whether `copies` are what `a, b = …` makes of the results of `statement`."""
     if not has_several(statement.op) or not all(_is_copy(copy) and copy.named for copy in copies):
         return False
     refs = [copy.inputs[0] for copy in copies]
     chosen = [str(ref.result) for ref in refs if isinstance(ref, Ref) and ref.name == statement.id]
-    results = statement.op.results or tuple(map(str, range(len(copies))))
+    results = names or tuple(map(str, range(len(copies))))
     return len(chosen) == len(copies) and [name for name in results if name in chosen] == chosen
 
 
@@ -176,6 +206,8 @@ class _Printer:
 
     program: Program
     layout: _Layout
+    parameters: Sequence[str]
+    around: Program
     seen: set[str] = field(default_factory=set)
     last: Sequence[str] = ()
 
@@ -195,12 +227,13 @@ class _Printer:
 
     def _line(self, statement: Statement, value: str) -> str:
         self.seen.add(statement.id)
-        self.last = tuple(f"{statement.id}.{result}" for result in statement.op.results) or (statement.id,)
+        results = self.program.results_of(statement)
+        self.last = tuple(f"{statement.id}.{result}" for result in results) or (statement.id,)
         return f"{self._name(statement.id)} {'=' if statement.named else ':='} {value}"
 
     def _unpacked(self, statement: Statement, copies: Sequence[Statement]) -> str:
         by_result = {str(ref.result): copy.id for copy in copies for ref in copy.inputs if isinstance(ref, Ref)}
-        results = statement.op.results or tuple(by_result)
+        results = self.program.results_of(statement) or tuple(by_result)
         self.last = tuple(copy.id for copy in copies)
         self.seen.update(self.last)
         targets = [self._target(by_result[result]) if result in by_result else "_" for result in results]
@@ -219,6 +252,7 @@ class _Printer:
         is_alone = len(outputs) == 1
         kept = [None if ref.name in inner else kept_name(ref, is_alone, assigned) for _, ref in outputs]
         taken = (set(assigned) | {ref.name for ref in self.layout.refs}) - inner - set(self.layout.unpacked)
+        taken |= set(self.parameters)
         named = output_names(kept, taken) == [name for name, _ in outputs]
         items = [self._flat([_Piece(ref, COMPARISON)]) for _, ref in outputs]
         if not named:
@@ -281,10 +315,15 @@ class _Printer:
     def _call(self, statement: Statement) -> list[str | _Piece]:
         arguments = self._arguments(statement)
         head = statement.op.name
+        function = self.program.by_name.get(statement.attrs.get("function", "")) if head == CALL else None
+        if function is not None and len(statement.inputs) == len(function.parameters) and _is_callable(function.name):
+            head, arguments = function.name, [[_Piece(each, COMPARISON)] for each in statement.inputs]
+        elif head in self.program.by_name:
+            arguments = None
         if arguments is None:
             head = quoted(head, "`")
             arguments = [[_Piece(each, COMPARISON)] for each in statement.inputs]
-            arguments += [[self._keyword(name, value)] for name, value in statement.attrs.items()]
+            arguments += [[self._keyword(statement.op, name, value)] for name, value in statement.attrs.items()]
         pieces: list[str | _Piece] = [f"{head}("]
         for argument in arguments:
             pieces += [*([", "] if len(pieces) > 1 else []), *argument]
@@ -294,14 +333,15 @@ class _Printer:
         """Arguments as they are usually written; None where that would be misread."""
         op, inputs = statement.op, statement.inputs
         count = len(op.operands)
-        if len(inputs) < count or (len(inputs) > count and not op.is_variadic):
+        least = count - any(each.may_lack for each in op.operands)
+        if len(inputs) < least or (len(inputs) > count and not op.is_variadic):
             return None
         given = dict(zip((operand.name for operand in op.operands), inputs, strict=False))
         arguments: list[list[str | _Piece]] = []
         rest = dict(statement.attrs)
         for name in _up_to_operands(op):
             if name in rest:
-                arguments.append([self._literal(rest.pop(name))])
+                arguments.append([self._attribute(op, name, rest.pop(name))])
             elif name in given:
                 several = inputs[count - 1 :] if op.is_variadic and name == op.operands[-1].name else [given[name]]
                 arguments += [[_Piece(each, COMPARISON)] for each in several]
@@ -309,10 +349,15 @@ class _Printer:
                 return None
         if op.is_variadic and len(inputs) == 1 and len(arguments) == 1 and isinstance(inputs[0], Tensor):
             return None
-        return arguments + [[self._keyword(name, value)] for name, value in rest.items()]
+        return arguments + [[self._keyword(op, name, value)] for name, value in rest.items()]
 
-    def _keyword(self, name: str, value: Any) -> str:
-        return f"{name}={self._literal(value)}"
+    def _keyword(self, op: Op, name: str, value: Any) -> str:
+        return f"{name}={self._attribute(op, name, value)}"
+
+    def _attribute(self, op: Op, name: str, value: Any) -> str:
+        if name in op.attrs and op.attrs[name].names_function and isinstance(value, str):
+            return quoted(value, "`") if value in CONSTANTS else _plainly(value)
+        return self._literal(value)
 
     # Leaves
 
@@ -338,7 +383,7 @@ class _Printer:
 
     def _non_finite(self, value: float) -> str:
         word, name = ("NaN", "nan") if math.isnan(value) else ("Infinity", "inf")
-        return ("-" if value < 0 else "") + (word if name in self.program.by_id else name)
+        return ("-" if value < 0 else "") + (word if self._is_bound(name) else name)
 
     def _literal(self, value: Any) -> str:
         """An attribute's value. These were checked by their op, and none of them is deep."""
@@ -354,14 +399,22 @@ class _Printer:
         op = statement.op if statement is not None and ref.name in self.seen else None
         later = statement is not None and op is None
         if ref.result is None:
-            return quoted(ref.name, "`") if later or (op is not None and op.results) else self._name(ref.name)
-        plain = op is not None and _is_plain_result(ref.result) and has_result(op, ref.result)
+            several = statement is not None and self.program.results_of(statement)
+            return quoted(ref.name, "`") if later or several else self._name(ref.name)
+        plain = op is not None and _is_plain_result(ref.result) and self._has_result(statement, ref.result)
         name = quoted(ref.name, "`") if later else self._name(ref.name)
         return f"{name}.{ref.result if plain else quoted(ref.result, '`')}"
 
+    def _has_result(self, statement: Statement | None, result: str) -> bool:
+        assert statement is not None
+        return has_result(statement.op, result) or result in self.program.results_of(statement)
+
     def _name(self, name: str) -> str:
         is_plain = IDENTIFIER.match(name) and name not in WORDS
-        return name if is_plain and (name not in CONSTANTS or name in self.program.by_id) else quoted(name, "`")
+        return name if is_plain and (name not in CONSTANTS or self._is_bound(name)) else quoted(name, "`")
+
+    def _is_bound(self, name: str) -> bool:
+        return name in self.program.by_id or name in self.parameters or name in self.around.by_id
 
     # Tensors
 

@@ -53,4 +53,4 @@ def _unrolled(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Any:
         for at in range(size)
     ]
     stacked = tuple(ops.stack(*column, axis=0) for column in zip(*rows, strict=True))
-    return stacked if node.op.results else stacked[0]
+    return stacked if node.op.has_several else stacked[0]

@@ -28,21 +28,28 @@ Coefficient = Any
 
 def taylor(direction: Mapping[Node, Node], outputs: Sequence[Node], order: int) -> list[list[Node | None]]:
     """c_0 to c_order of each output along `direction` (node → tangent). None is a zero."""
-    jet = _Jet(direction)
+    found = series_along({node: [t] for node, t in direction.items()}, outputs, order)
+    return [[node, *series] for node, series in zip(outputs, found, strict=True)]
+
+
+def series_along(curve: Mapping[Node, Sequence[Node]], outputs: Sequence[Node], order: int) -> list[list[Node | None]]:
+    """c_1 to c_order of each output where nodes move along a curve: node → its own c_1, c_2, …; the rest are zero."""
+    jet = _Jet(curve)
     for k in range(1, order + 1):
         for node in outputs:
             jet.settle(node, k)
-    return [[node, *[jet.known[node, k] for k in range(1, order + 1)]] for node in outputs]
+    return [[jet.known[node, k] for k in range(1, order + 1)] for node in outputs]
 
 
 class _Jet:
-    """The series of the nodes of one graph along one direction, as far as they were asked for."""
+    """The series of the nodes of one graph along one curve, as far as they were asked for."""
 
-    def __init__(self, direction: Mapping[Node, Node]) -> None:
-        self.direction = direction
+    def __init__(self, curve: Mapping[Node, Sequence[Node]]) -> None:
+        self.curve = curve
         self.known: dict[tuple[Node, int], Coefficient] = {}
         self._moving = bytearray()
-        self._velocity_of: dict[Node, Node] = {}
+        # The tangent of what moves along a curve moves as well: its series is that of the velocity.
+        self._velocity_of = {series[0]: node for node, series in curve.items() if len(series) > 1}
 
     def settle(self, node: Node, order: int) -> None:
         """Compute one coefficient, and on the way all that it asks for."""
@@ -72,13 +79,14 @@ class _Jet:
         for index in range(len(self._moving), node.index + 1):
             each = node.graph.nodes[index]
             depends = passes(each) and any(self._moving[x.index] for x in each.inputs)
-            self._moving.append(depends or each in self.direction)
+            self._moving.append(depends or each in self.curve or each in self._velocity_of)
         return bool(self._moving[node.index])
 
     def _series(self, node: Node, k: int) -> Series:
         """Asks for what coefficient k of `node` needs, and returns it."""
-        if node in self.direction:
-            return self.direction[node] if k == 1 else None
+        if node in self.curve:
+            given = self.curve[node]
+            return given[k - 1] if k <= len(given) else None
         if not self._moves(node):
             return None
         primal = self._velocity_of.get(node)

@@ -16,7 +16,7 @@ from engine.limits import Limits
 from tests.app.support import ask
 from tests.conftest import AppClient
 
-KINDS = {"elementwise", "linear", "bilinear", "custom", "composite", "zero"}
+KINDS = {"elementwise", "linear", "bilinear", "control", "custom", "composite", "zero"}
 NAMES = [(op, name) for op in ops for name in (op.name, *op.aliases)]
 
 

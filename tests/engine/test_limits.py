@@ -55,6 +55,21 @@ def zeros(text: str, call: str = "value", **inputs: Any) -> Callable[[int, Limit
     return request
 
 
+def counting_up(size: int, limits: Limits) -> Any:
+    return ask("value", f"c(x) = x < {size}\nf(x) = x + 1\nwhile_loop(c, f, x)", {"x": 0.0}, limits=limits)
+
+
+def defined(size: int, body: Callable[[int], str], last: str, limits: Limits) -> Any:
+    """A text with functions f0, f1, …, and a last line."""
+    lines = [f"f{at}(x) = {body(at)}" for at in range(size)]
+    return ask("value", "\n".join([*lines, last]), {"x": 1.0}, limits=limits)
+
+
+def posted(size: int, limits: Limits) -> Any:
+    functions = {f"f{at}": {"inputs": ["x"], "nodes": [node("y", "sin", "x")]} for at in range(size)}
+    return ask("value", {"functions": functions, "nodes": [node("y", "sin", "x")]}, {"x": 1.0}, limits=limits)
+
+
 REQUESTS = [
     Request("nodes", lambda n, limits: ask("value", chain(n), {"x": 0.5}, limits=limits), label="graph"),
     Request(
@@ -63,6 +78,15 @@ REQUESTS = [
         label="expression",
     ),
     Request("expanded_nodes", expanded),
+    Request("functions", lambda n, limits: defined(n, lambda at: "x", "x", limits)),
+    Request("functions", posted, label="posted"),
+    Request(
+        "function_depth",
+        lambda n, limits: defined(n, lambda at: f"f{at - 1}(x)" if at else "x", f"f{n - 1}(x)", limits),
+    ),
+    Request("loop_steps", zeros("f(x) = x + 1\nscan(f, x, length=N)", x=1.0), label="scan"),
+    Request("loop_steps", zeros("f(i, x) = x + 1\nfori_loop(0, N, f, x)", x=1.0), label="fori_loop"),
+    Request("loop_steps", counting_up, label="while_loop"),
     Request("elements", zeros("broadcast_to(x, [N])", x=1.0), label="result"),
     Request("elements", zeros("zeros([N])"), label="created"),
     Request("elements", zeros("repeat(x, N)", x=[1.0]), label="repeated"),

@@ -17,8 +17,10 @@ import numpy as np
 import engine.ops  # noqa: F401  (fills the catalogue)
 from engine.core import Graph, Node, Op, Sample, ops
 from engine.errors import EngineError, NotDifferentiable
-from engine.program import Argument, Program, Ref, Statement
+from engine.limits import Limits
+from engine.program import Argument, Built, Closure, Program, Ref, Statement
 from engine.tensors import Tensor, read_tensor
+from engine.text import parse
 from engine.transforms.reverse import reverse
 from engine.types import Array, Spec, is_inexact
 
@@ -96,7 +98,23 @@ class Case:
         names = self.op.results or [str(at) for at in range(len(results))]
         refs = [Ref("y")] if len(results) == 1 and not self.op.results else [Ref("y", name) for name in names]
         statement = Statement("y", self.op, tuple(arguments), dict(self.sample.attrs))
-        return Program((statement,), tuple((str(ref), ref) for ref in refs))
+        return Program((statement,), tuple((str(ref), ref) for ref in refs), self.functions.functions)
+
+    @cached_property
+    def functions(self) -> Program:
+        """A program with the functions that the sample's attributes name."""
+        return parse(f"{self.sample.functions}\n0", Limits())
+
+    def attrs(self, graph: Graph) -> dict[str, Any]:
+        """The attributes, with functions that are built in `graph`."""
+        built = Built(self.functions, graph, {}, {})
+        known, declared = self.functions.by_name, self.op.attrs
+        return {
+            name: Closure(known[value], built)
+            if isinstance(value, str) and value in known and declared[name].names_function
+            else value
+            for name, value in self.sample.attrs.items()
+        }
 
     @property
     def drawn(self) -> dict[str, Array]:
@@ -133,7 +151,7 @@ class Scene:
         self.graph = Graph() if graph is None else graph
         self.leaves = {name: self.leaf(name, array) for name, array in case.arrays.items()}
         operands = [self.leaves.get(f"x{at}", operand) for at, operand in enumerate(case.sample.operands)]
-        self.results = case.op.apply(self.graph, operands, case.sample.attrs, posted=True)
+        self.results = case.op.apply(self.graph, operands, case.attrs(self.graph), posted=True)
 
     def leaf(self, name: str, array: Array) -> Node:
         return self.graph.input(name, Spec(array.shape, array.dtype))

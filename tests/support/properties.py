@@ -109,7 +109,7 @@ def assert_specs(nodes: Sequence[Node], partners: Sequence[Node], what: str) -> 
 
 def assert_declared(nodes: Sequence[Node], arrays: Mapping[str, Array]) -> None:
     """Every node on the way computes what its spec declares."""
-    live = [node for node in nodes[0].graph.live(nodes) if not node.op.results] if nodes else []
+    live = [node for node in nodes[0].graph.live(nodes) if not node.op.has_several] if nodes else []
     for node, array in zip(live, run(make_plan(live), arrays), strict=True):
         found = Spec(array.shape, array.dtype)
         assert found == node.spec, f"{node.op.name} computed {found}, declared {node.spec}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import engine.ops  # noqa: F401
 from engine.core import ops
 from engine.errors import EngineError
 from engine.limits import Limits
-from engine.program import Program, Ref, Statement, read_graph
+from engine.program import Function, Program, Ref, Statement, read_graph
 from engine.tensors import Tensor, from_bytes
 from engine.text import parse, print_program
 from engine.types import DTYPES
@@ -26,7 +28,8 @@ WIDE = Limits(expression_characters=10**7, expression_nesting=10**6)
 def exact(value: Any) -> Any:
     """What two equal programs share, to the last bit: == takes 3 for 3.0 and True, and no NaN for another."""
     if isinstance(value, Program):
-        return [exact(each) for each in value.statements], value.outputs
+        functions = {each.name: (each.parameters, exact(each.body)) for each in value.functions}
+        return [exact(each) for each in value.statements], value.outputs, functions
     if isinstance(value, Statement):
         attrs = {name: exact(each) for name, each in value.attrs.items()}
         return (value.id, value.op, *map(exact, value.inputs), attrs, value.no_grad, value.named)
@@ -354,13 +357,14 @@ CALLS: st.SearchStrategy[tuple[str, int, dict[str, Any]]] = st.sampled_from(
 
 
 @st.composite
-def programs(draw: st.DrawFn) -> Program:
+def bodies(draw: st.DrawFn, functions: Sequence[str] = (), parameters: Sequence[str] = ()) -> Program:
     """Statements on names of each other and of inputs, in any order; mostly what a graph could be."""
-    ids = draw(st.lists(NAMES, min_size=1, max_size=6, unique=True))
-    references = st.builds(Ref, st.sampled_from(ids) | NAMES, RESULTS)
+    names = NAMES.filter(lambda name: name not in parameters)
+    ids = draw(st.lists(names, min_size=1, max_size=6, unique=True))
+    references = st.builds(Ref, st.sampled_from([*ids, *parameters]) | NAMES, RESULTS)
     statements = []
     for name in ids:
-        op, count, attrs = draw(CALLS)
+        op, count, attrs = draw(CALLS | calling(functions) if functions else CALLS)
         inputs = draw(st.tuples(*[references | references | NUMBERS | TENSORS] * count))
         statements.append(Statement(name, ops.find(op), inputs, attrs, draw(st.booleans()), draw(st.booleans())))
     labels = draw(st.lists(NAMES | st.sampled_from(["d.0", "l`\n", "out3"]), min_size=1, max_size=3, unique=True))
@@ -370,6 +374,28 @@ def programs(draw: st.DrawFn) -> Program:
         tuple(statements),
         tuple({str(ref) if kept else label: ref for label, ref in zip(labels, refs, strict=True)}.items()),
     )
+
+
+def calling(functions: Sequence[str]) -> st.SearchStrategy[tuple[str, int, dict[str, Any]]]:
+    """Statements that name functions, rightly or not."""
+    one = st.sampled_from(functions)
+    return (
+        st.builds(lambda name, count: ("call", count, {"function": name}), one, st.integers(0, 3))
+        | st.builds(lambda name: ("scan", 2, {"body_fn": name, "reverse": True}), one)
+        | st.builds(lambda a, b, count: ("cond", count, {"true_fn": a, "false_fn": b}), one, one, st.integers(1, 2))
+        | st.builds(lambda name: ("fori_loop", 1, {"lower": 0, "upper": 2, "body_fn": name}), one)
+    )
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """A program with up to three functions, each of which may call those before it."""
+    functions: list[Function] = []
+    for name in draw(st.lists(NAMES, max_size=3, unique=True)):
+        parameters = tuple(draw(st.lists(NAMES, max_size=3, unique=True)))
+        body = draw(bodies([each.name for each in functions], parameters))
+        functions.append(Function(name, parameters, body))
+    return replace(draw(bodies([each.name for each in functions])), functions=tuple(functions))
 
 
 @settings(deadline=None)
