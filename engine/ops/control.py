@@ -11,6 +11,7 @@ taken row by row. What a function takes from around it joins the `consts`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -261,7 +262,69 @@ def _scan(
     return (*carries, *stacks)
 
 
+KEPT = 4
+"""What part of the memory there may be the kept carries may take: one in so many."""
+
+
 def _scan_reverse(node: Node, g: Sequence[Node | None], wanted: Sequence[bool]) -> list[Node | None]:
+    """Back through the steps, by the carries that each began with: all of them, or, where there are many, some."""
+    length, specs = node.attrs["length"], node.specs[: node.attrs["carry"]]
+    kept = length * sum(spec.nbytes for spec in specs)
+    is_long = length > LEAST_PIECES and kept > node.graph.limits.peak_bytes // KEPT
+    return _reverse_by_pieces(node, g, wanted) if is_long else _reverse_by_steps(node, g, wanted)
+
+
+LEAST_PIECES = 3
+"""Steps that it is no use to put together."""
+
+
+def _reverse_by_pieces(node: Node, g: Sequence[Node | None], wanted: Sequence[bool]) -> list[Node | None]:
+    """The adjoint of the same loop as a loop of loops, which keeps the carries of the outer one (checkpoints)."""
+    # Stand-ins, so that what one operand is made of does not count as another.
+    operands = [
+        ops.positive.apply(node.graph, [x], {}, tag=("piece", node.index, at))[0] for at, x in enumerate(node.inputs)
+    ]
+    pairs = [(result, each) for result, each in zip(_pieces(node, operands), g, strict=True) if each is not None]
+    found = iter(reverse(pairs, [x for x, want in zip(operands, wanted, strict=True) if want]))
+    return [next(found) if want else None for want in wanted]
+
+
+def _pieces(node: Node, operands: Sequence[Node]) -> tuple[Node, ...]:
+    """The results of a scan, from one of about as many pieces as each has steps, and one of the steps left over."""
+    length, carry, is_reverse = node.attrs["length"], node.attrs["carry"], node.attrs["reverse"]
+    steps = math.isqrt(length)
+    pieces, rest = divmod(length, steps)
+    parts = _parts(node, operands)
+    first, last = (rest, 0) if is_reverse else (0, pieces * steps)
+
+    def folded(x: Node) -> Node:
+        taken = ops.slice(x, index=((first, first + pieces * steps, None),))
+        return ops.reshape(taken, shape=(pieces, steps, *x.shape[1:]))
+
+    outer = node.attrs | {"body_fn": _piece(node, steps), "length": pieces}
+    results = ops.scan.apply(node.graph, [*parts.consts, *parts.carries, *(folded(x) for x in parts.rows)], outer)
+    carries = results[:carry]
+    stacks = [ops.reshape(y, shape=(pieces * steps, *y.shape[2:])) for y in results[carry:]]
+    if not rest:
+        return (*carries, *stacks)
+    rows = [ops.slice(x, index=((last, last + rest, None),)) for x in parts.rows]
+    left = ops.scan.apply(node.graph, [*parts.consts, *carries, *rows], node.attrs | {"length": rest})
+    pairs = zip(stacks, left[carry:], strict=True)
+    joined = [ops.concat(*((b, a) if is_reverse else (a, b)), axis=0) for a, b in pairs]
+    return (*left[:carry], *joined)
+
+
+def _piece(node: Node, steps: int) -> Body:
+    """The body of a scan, `steps` times."""
+    body = node.attrs["body_fn"]
+    graph = node.graph.offshoot()
+    leaves = _parts(node, body.inputs)
+    rows = [fresh_leaf(graph, Spec((steps, *x.shape), x.dtype)) for x in leaves.rows]
+    inputs = [*(fresh_leaf(graph, x.spec) for x in (*leaves.consts, *leaves.carries)), *rows]
+    return Body(graph, inputs, ops.scan.apply(graph, inputs, node.attrs | {"length": steps}))
+
+
+def _reverse_by_steps(node: Node, g: Sequence[Node | None], wanted: Sequence[bool]) -> list[Node | None]:
     """A scan the other way round, of the body's adjoint at the carries that each step began with."""
     body, graph, carry = node.attrs["body_fn"], node.graph, node.attrs["carry"]
     leaves, wants, operands = _parts(node, body.inputs), _parts(node, wanted), _parts(node, node.inputs)
