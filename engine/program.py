@@ -293,7 +293,7 @@ def read_graph(value: Any, limits: Limits) -> Program:
     """A program from {"nodes": […], "outputs": […], "functions": {…}}. Errors point into it. Raises InvalidGraph and
     its kin."""
     _check_fields(value, GRAPH_FIELDS, "a graph")
-    functions = value.get("functions") or {}
+    functions = {} if value.get("functions") is None else value["functions"]
     if not isinstance(functions, dict):
         raise InvalidGraph("expected an object of functions by name", pointer="/functions")
     if len(functions) > limits.functions:

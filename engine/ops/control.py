@@ -382,13 +382,14 @@ def _given(node: Node | None) -> Node:
 
 
 def _carries_before(node: Node) -> Sequence[Node]:
-    """The carries that each step of a scan begins with, as rows: the same scan, which also says them."""
+    """The carries that each step of a scan begins with, as rows: the same scan, which says them instead of the rest."""
     body, carry = node.attrs["body_fn"], node.attrs["carry"]
     if not carry:
         return ()
     leaves = _parts(node, body.inputs)
-    saying = Body(body.graph, body.inputs, [*body.outputs, *leaves.carries])
-    return ops.scan.apply(node.graph, node.inputs, node.attrs | {"body_fn": saying})[-carry:]
+    attrs = node.attrs
+    saying = [*body.outputs[:carry], *leaves.carries]
+    return _emit_scan(node.graph, leaves, _parts(node, node.inputs), saying, attrs["length"], attrs["reverse"])[carry:]
 
 
 def _scan_taylor(node: Node, coefficients: Sequence[Sequence[Node | None]], order: int) -> tuple[Node | None, ...]:
