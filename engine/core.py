@@ -564,17 +564,25 @@ class Registry:
     def __init__(self) -> None:
         self._by_name: dict[str, Op] = {}
         self._aliases: dict[str, Op] = {}
+        self.refused: dict[str, str] = {}
+        """Names that are known and not offered, each with the reason."""
 
     def __getattr__(self, name: str) -> Op:
         # Only names that no op bears come here: `enter` makes ops attributes, which rules look up by the thousand.
         raise AttributeError(f"no op is called {name!r}")
 
     def find(self, name: str) -> Op:
-        """The op of this name or alias. Raises UnknownOp, with a near name where there is one."""
+        """The op of this name or alias. Raises UnknownOp, which says why there is none, or a near name."""
         op = self._by_name.get(name) or self._aliases.get(name)
         if op is None:
-            raise UnknownOp(f"no op is called {name[:64]!r}{self._near(name)}")
+            raise UnknownOp(self.missing(name))
         return op
+
+    def missing(self, name: str) -> str:
+        """Why there is no op of this name, as a sentence without its stop."""
+        if name in self.refused:
+            return f"{name} is not offered: {self.refused[name]}"
+        return f"no op is called {name[:64]!r}{self._near(name)}"
 
     def _near(self, name: str) -> str:
         near = difflib.get_close_matches(name[:64], [*self._by_name, *self._aliases], n=3)
@@ -584,12 +592,21 @@ class Registry:
         for name in (op.name, *op.aliases):
             if name in self._by_name or name in self._aliases:
                 raise ValueError(f"two ops are called {name!r}")
+            if name in self.refused:
+                raise ValueError(f"{name!r} is refused, and cannot be an op as well")
         if hasattr(self, op.name):
             raise ValueError(f"{op.name!r} is a name of the registry's own")
         setattr(self, op.name, op)
         self._by_name[op.name] = op
         self._aliases.update(dict.fromkeys(op.aliases, op))
         return op
+
+    def refuse(self, reason: str, *names: str) -> None:
+        """Answer these names with the reason why no op bears them."""
+        for name in names:
+            if name in self:
+                raise ValueError(f"{name!r} is an op, and cannot be refused")
+            self.refused[name] = reason
 
     def __contains__(self, name: str) -> bool:
         return name in self._by_name or name in self._aliases

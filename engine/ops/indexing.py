@@ -19,7 +19,7 @@ from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Flat, Linear
 from engine.errors import InvalidGraph, InvalidTensor, ShapeMismatch
 from engine.families import ANY, batch_aligned, composite, elements, free, int64, same_shape, structural
-from engine.types import Shape, axis_of, broadcast, drop_axes
+from engine.types import Shape, axis_of
 
 INDICES = Operand("indices", "iu", promotes=False)
 
@@ -159,7 +159,7 @@ unslice = structural(
 # Positions that a tensor holds
 
 
-def _checked(indices: Any, size: int) -> Any:
+def checked(indices: Any, size: int) -> Any:
     """Indices as non-negative int64. Raises InvalidTensor where one is out of range."""
     top = np.iinfo(np.int64).max
     at = np.asarray(np.minimum(indices, top) if indices.dtype == np.uint64 else indices).astype(np.int64)
@@ -177,7 +177,7 @@ checked_index = define(
     attrs={"size": kinds.integer("Size of the axis that is indexed.")},
     shape=same_shape,
     returns=int64,
-    kernel=lambda indices, *, size: _checked(indices, size),
+    kernel=lambda indices, *, size: checked(indices, size),
     derivative=Flat(),
     batch=batch_aligned,
     family="indexing",
@@ -213,7 +213,7 @@ def _take(x: Any, indices: Any, *, axis: int) -> Any:
     try:
         return np.take(x, indices, axis=axis)
     except (IndexError, TypeError):  # out of range; or uint64, which NumPy does not take
-        return np.take(x, _checked(indices, x.shape[axis]), axis=axis)
+        return np.take(x, checked(indices, x.shape[axis]), axis=axis)
 
 
 def _batch_take(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
@@ -282,7 +282,7 @@ def _untaken_shape(g: Shape, indices: Shape, *, size: int, axis: int) -> Shape:
 
 
 def _untake(x: Any, indices: Any, *, size: int, axis: int) -> Any:
-    x, at = np.asarray(x), _checked(np.asarray(indices), size).reshape(-1)
+    x, at = np.asarray(x), checked(np.asarray(indices), size).reshape(-1)
     before, after = x.shape[:axis], x.shape[axis + indices.ndim :]
     rows = np.moveaxis(x.reshape(*before, at.size, *after), axis, 0)
     out = _sums_by_index(rows.reshape(at.size, math.prod(before + after)), at, size)
@@ -347,43 +347,6 @@ untake = define(
         Refusal(((2,), [0, 2]), {"size": 2}, "invalid_tensor"),
     ),
     example="untake(x, [2, 0, 0], size=3)",
-)
-
-
-def _take_along_axis(x: Node, indices: Node, *, axis: int) -> Node:
-    if x.rank != indices.rank:
-        raise ShapeMismatch(f"x and indices should have as many axes, got {x.rank} and {indices.rank}")
-    axis = axis_of(axis, x.rank)
-    size, width = x.shape[axis], indices.shape[axis]
-    lead = broadcast(drop_axes(x.shape, (axis,)), drop_axes(indices.shape, (axis,)))
-    rows, at = (ops.moveaxis(each, source=axis, destination=-1) for each in (x, indices))
-    count = math.prod(lead)
-    table = ops.reshape(ops.broadcast_to(rows, shape=(*lead, size)), shape=(count * size,))
-    at = ops.reshape(ops.broadcast_to(at, shape=(*lead, width)), shape=(count, width))
-    picked = ops.take(table, _by_row(at, size), axis=0)
-    return ops.moveaxis(ops.reshape(picked, shape=(*lead, width)), source=-1, destination=axis)
-
-
-take_along_axis = composite(
-    "take_along_axis",
-    "Elements along an axis, by indices for each place beside it; x and indices broadcast but for that axis.",
-    _take_along_axis,
-    operands=(*ANY, INDICES),
-    attrs={"axis": kinds.axis("The axis.", -1)},
-    torch="gather",
-    family="indexing",
-    samples=(
-        Sample(((3,), [2, 0, 0, -1])),
-        Sample(((2, 3), [[0, 2], [1, 1]])),
-        Sample(((2, 3), [[1, 0, 1]]), {"axis": 0}),
-        Sample(((1, 3), [[0], [2], [1]]), {"axis": 1}),
-    ),
-    refusals=(
-        Refusal(((2, 3), [0]), {}, "shape_mismatch"),
-        Refusal(((2, 3), [[0], [1], [2]]), {}, "shape_mismatch"),
-        Refusal(((2, 3), [[3], [0]]), {}, "invalid_tensor"),
-    ),
-    example="take_along_axis(x, [[0, 2], [1, 1]], axis=1)",
 )
 
 

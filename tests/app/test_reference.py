@@ -13,7 +13,7 @@ import engine.ops  # noqa: F401 - fills the catalogue
 from app.settings import Settings
 from engine.core import Op, ops
 from engine.limits import Limits
-from tests.app.support import ask
+from tests.app.support import ask, problem
 from tests.conftest import AppClient
 
 KINDS = {"elementwise", "linear", "bilinear", "control", "custom", "composite", "zero"}
@@ -53,6 +53,10 @@ def test_the_example_of_an_op_parses(client: httpx.Client, op: Op) -> None:
     found = client.get(f"/ops/{op.name}").json()
     counts = ask(client, "/graphs/inspect", {"expression": found["example"]})["ops"]
     assert op.name in counts
+
+
+def test_an_op_that_is_not_offered_is_answered_with_the_reason(client: httpx.Client) -> None:
+    assert "depends on values" in problem(client.get("/ops/nonzero"))["detail"]
 
 
 def test_limits_are_listed_with_their_meaning(client: httpx.Client) -> None:

@@ -28,7 +28,7 @@ async def list_ops() -> Response:
 async def show_op(name: Annotated[str, Path(examples=["tanh"], max_length=64)]) -> Response:
     """One op of the catalogue, by its name or an alias."""
     if name not in ops:
-        raise Problem("not_found", f"no op is called {name[:64]!r}; GET /ops lists all")
+        raise Problem("not_found", f"{ops.missing(name)}; GET /ops lists all")
     return sent(describe_op(ops.find(name)))
 
 
