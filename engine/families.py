@@ -321,6 +321,11 @@ def composite(name: str, doc: str, expand: Callable[..., Any], **record: Any) ->
 rearranged = partial(composite, operands=ANY, family="shape")
 
 
+def in_own_dtype(x: Node) -> Node:
+    """A bare number as a tensor of the dtype that it has: with other numbers alone it would become float64."""
+    return x.graph.constant(x.value) if x.weak and x.value is not None else x
+
+
 def resized(shape: Shape, axis: int, size: int) -> Shape:
     return (*shape[:axis], size, *shape[axis + 1 :])
 

@@ -14,8 +14,8 @@ import numpy as np
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, cast, define, ops
 from engine.derivative import Flat, filled
-from engine.errors import DtypeMismatch, InvalidGraph
-from engine.families import ANY, composite, free, named_dtype
+from engine.errors import DtypeMismatch, InvalidGraph, ShapeMismatch
+from engine.families import ANY, REAL, composite, free, named_dtype
 from engine.types import DTYPES, Shape, Spec, axis_of, broadcast
 
 FLOAT = kinds.dtype(default="float64")
@@ -305,4 +305,40 @@ eye = define(
         Refusal((), {"n_rows": 10**9}, "limit_exceeded"),
     ),
     example="eye(3)",
+)
+
+
+def _vander(x: Node, *, N: int | None, increasing: bool) -> Node:
+    if x.rank == 0:
+        raise ShapeMismatch("vander takes a vector, or a stack of them, got a scalar")
+    count = x.shape[-1] if N is None else N
+    if count < 0:
+        raise InvalidGraph(f"N, the number of columns, should be 0 or more, got {N}")
+    factors = ops.broadcast_to(ops.expand_dims(x, axis=-1), shape=(*x.shape, max(count - 1, 0)))
+    powers = ops.cumulative_prod(factors, axis=-1, dtype=x.dtype.name, include_initial=True)
+    powers = ops.slice(powers, index=("...", (0, count, 1)))
+    return powers if increasing else ops.flip(powers, axis=-1)
+
+
+vander = composite(
+    "vander",
+    "Powers of each element in a row, from N - 1 down to 0, or from 0 up: the Vandermonde matrix.",
+    _vander,
+    operands=REAL,
+    attrs={
+        "N": kinds.integer("How many columns; as many as x has elements when absent.", None),
+        "increasing": kinds.boolean("Whether powers go up from 0, as those of torch.linalg.vander do.", False),
+    },
+    torch="linalg_vander",
+    family="creating",
+    samples=(
+        Sample(((3,),)),
+        Sample(((2, 3),), {"N": 4, "increasing": True}),
+        Sample(((3,),), {"N": 0}),
+        Sample(([0.0, 2.0, -1.0],), {"increasing": True}),
+        Sample(([1, 2, 3],), {"N": 2}),
+        Sample(((0,),)),
+    ),
+    refusals=(Refusal(((),), {}, "shape_mismatch"), Refusal(((2,),), {"N": -1}, "invalid_graph")),
+    example="vander(x, N=3)",
 )

@@ -14,11 +14,13 @@ from engine.core import Attrs, Node, Refusal, Sample, define, ops
 from engine.derivative import Custom, Flat
 from engine.errors import ShapeMismatch
 from engine.families import (
+    AXIS,
     FOLDED,
     KEEPDIMS,
     WRONG_AXIS,
     X,
     batch_shifted,
+    composite,
     elements,
     example_rows,
     int64,
@@ -68,6 +70,7 @@ max = reduction(
     np.maximum.reduce,
     **EXTREME,
     torch="amax",
+    aliases=("amax",),
     example="max(x, axis=0)",
 )
 
@@ -77,7 +80,20 @@ min = reduction(
     np.minimum.reduce,
     **EXTREME,
     torch="amin",
+    aliases=("amin",),
     example="min(x, axis=0)",
+)
+
+aminmax = composite(
+    "aminmax",
+    "Smallest and largest value over axes; ties share the slope evenly.",
+    lambda x, **attrs: (ops.min(x, **attrs), ops.max(x, **attrs)),
+    attrs={"axis": AXIS, "keepdims": KEEPDIMS},
+    results=("min", "max"),
+    family="reduction",
+    samples=EXTREME["samples"],
+    refusals=EXTREME["refusals"],
+    example="low, high = aminmax(x, axis=0); high - low",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Linear
 from engine.errors import LimitExceeded, ShapeMismatch
-from engine.families import composite, example_rows, free, rearranged, resized, span
+from engine.families import composite, example_rows, free, listed, rearranged, resized, span
 from engine.limits import Limits
-from engine.types import Shape, axis_of, drop_axes
+from engine.types import Shape, axis_of, broadcast, drop_axes
 
 # Joining
 
@@ -129,7 +130,7 @@ def _few_parts(limits: Limits, x: Node, *, indices_or_sections: int | tuple[int,
     at = indices_or_sections
     count = at if isinstance(at, int) else len(at) + 1
     if count > limits.arity:
-        raise LimitExceeded("arity", limits.arity, count, "results of split")
+        raise LimitExceeded("arity", limits.arity, count, "pieces of an axis")
 
 
 def _split(x: Node, *, indices_or_sections: int | tuple[int, ...], axis: int) -> tuple[Node, ...]:
@@ -167,4 +168,125 @@ split = rearranged(
         Refusal(((0,),), {"indices_or_sections": 1_000_000}, "limit_exceeded"),
     ),
     example="a, b = split(x, 2); a * b",
+)
+
+
+def _parts_of(x: Node, axis: int, bounds: Sequence[int]) -> tuple[Node, ...]:
+    return tuple(span(x, axis, start, stop) for start, stop in pairwise(bounds))
+
+
+def _tensor_split(x: Node, *, indices_or_sections: int | tuple[int, ...], axis: int) -> tuple[Node, ...]:
+    if not isinstance(indices_or_sections, int):
+        return _split(x, indices_or_sections=indices_or_sections, axis=axis)
+    axis, count = axis_of(axis, x.rank), indices_or_sections
+    if count < 1:
+        raise ShapeMismatch(f"an axis is cut into 1 section or more, not {count}")
+    size = x.shape[axis]
+    # The first ones are longer by one, where it does not go even.
+    return _parts_of(x, axis, [at * (size // count) + min(at, size % count) for at in range(count + 1)])
+
+
+tensor_split = rearranged(
+    "tensor_split",
+    "An axis cut into sections as equal as can be, or at given indices: one result for each piece.",
+    _tensor_split,
+    attrs=split.attrs,
+    guard=_few_parts,
+    samples=(
+        Sample(((5,),), {"indices_or_sections": 3}),
+        Sample(((2, 6),), {"indices_or_sections": [1, 3], "axis": 1}),
+        Sample(((2,),), {"indices_or_sections": 3}),
+    ),
+    refusals=(
+        Refusal(((4,),), {"indices_or_sections": 0}, "shape_mismatch"),
+        Refusal(((4,),), {"indices_or_sections": 2, "axis": 1}, "shape_mismatch"),
+        Refusal(((0,),), {"indices_or_sections": 1_000_000}, "limit_exceeded"),
+    ),
+    example="a, b = tensor_split(x, 2); sum(a) * sum(b)",
+)
+
+
+def _few_slices(limits: Limits, x: Node, *, axis: int) -> None:
+    count = x.shape[axis_of(axis, x.rank)]
+    if count > limits.arity:
+        raise LimitExceeded("arity", limits.arity, count, "results of unstack")
+
+
+def _unstack(x: Node, *, axis: int) -> tuple[Node, ...]:
+    axis = axis_of(axis, x.rank)
+    if x.shape[axis] == 0:
+        raise ShapeMismatch(f"axis {axis} of shape {listed(x.shape)} is empty: there is nothing to unstack")
+    every = ((None, None, None),) * axis
+    return tuple(ops.slice(x, index=(*every, at)) for at in range(x.shape[axis]))
+
+
+unstack = rearranged(
+    "unstack",
+    "The slices along an axis, without it: one result for each.",
+    _unstack,
+    attrs={"axis": kinds.axis("The axis that is taken apart.", 0)},
+    guard=_few_slices,
+    aliases=("unbind",),
+    torch="unbind",
+    samples=(Sample(((3,),)), Sample(((2, 3),), {"axis": -1}), Sample(((1, 0),))),
+    refusals=(
+        Refusal(((),), {}, "shape_mismatch"),
+        Refusal(((0, 2),), {}, "shape_mismatch"),
+        Refusal(((2,),), {"axis": 1}, "shape_mismatch"),
+        Refusal(((1_000_000,),), {}, "limit_exceeded"),
+    ),
+    example="a, b = unstack([[1, 2], [3, 4]]); a * b",
+)
+
+# Together
+
+
+broadcast_arrays = rearranged(
+    "broadcast_arrays",
+    "Arrays stretched to the shape that they have in common: one result for each.",
+    lambda *arrays: tuple(ops.broadcast_to(x, shape=broadcast(*[each.shape for each in arrays])) for x in arrays),
+    operands=(Operand("arrays", "biufc", promotes=False, variadic=True),),
+    aliases=("broadcast_tensors",),
+    torch="expand",
+    samples=(Sample(((2, 1), (3,))), Sample(((2, 3), (), (1, 3))), Sample(((2,),)), Sample(((0, 1), (3,)))),
+    refusals=(Refusal(((2,), (3,)), {}, "shape_mismatch"),),
+    example="a, b = broadcast_arrays(x, y); a * b",
+)
+
+
+def _meshgrid(*arrays: Node, indexing: str) -> tuple[Node, ...]:
+    for x in arrays:
+        if x.rank > 1:
+            raise ShapeMismatch(f"a grid is made of vectors, got shape {listed(x.shape)}")
+    axes = list(range(len(arrays)))
+    if indexing == "xy" and len(axes) > 1:
+        axes[:2] = 1, 0
+    columns = [
+        ops.reshape(x, shape=tuple(x.size if at == axis else 1 for at in range(len(arrays))))
+        for axis, x in zip(axes, arrays, strict=True)
+    ]
+    return ops.broadcast_arrays.several(*columns)
+
+
+meshgrid = rearranged(
+    "meshgrid",
+    "The coordinates of a grid: for each vector a tensor in which it runs along its own axis.",
+    _meshgrid,
+    operands=(Operand("arrays", "biufc", variadic=True),),
+    attrs={
+        "indexing": kinds.choice(
+            "Whether the first two vectors run along the axes 1 and 0 (xy) or 0 and 1 (ij, PyTorch's default).",
+            ("xy", "ij"),
+            "xy",
+        )
+    },
+    torch="expand",
+    samples=(
+        Sample(((2,), (3,))),
+        Sample(((2,), (3,), (1,)), {"indexing": "ij"}),
+        Sample(((2,), (), (0,))),
+        Sample(((3,),)),
+    ),
+    refusals=(Refusal(((2,), (2, 2)), {}, "shape_mismatch"), Refusal(((2,),), {"indexing": "yx"}, "invalid_graph")),
+    example="a, b = meshgrid(x, y); a * b",
 )

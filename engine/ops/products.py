@@ -304,3 +304,40 @@ kron = _product(
     ),
     refusals=(FLAGS,),
 )
+
+
+def _cross(x1: Node, x2: Node, *, axis: int) -> Node:
+    rank = max(x1.rank, x2.rank)
+    at = axis_of(axis, rank) - rank
+    for x in (x1, x2):
+        if x.rank < -at or x.shape[at] != 3:
+            raise ShapeMismatch(f"vectors of a cross product have 3 components along axis {axis}: {list(x.shape)}")
+    first, second = (ops.roll(x1, shift=-by, axis=at) * ops.roll(x2, shift=by, axis=at) for by in (1, -1))
+    # Components 1, 2, 0 times 2, 0, 1: a turn by -1 is one by 2.
+    return first - second
+
+
+cross = composite(
+    "cross",
+    "The cross product of vectors of three components along an axis; the other axes broadcast.",
+    _cross,
+    operands=REALS,
+    attrs={"axis": attrs.axis("The axis of components; negative ones count from the end.", -1)},
+    torch="linalg_cross",
+    family="products",
+    samples=(
+        Sample(((3,), (3,))),
+        Sample(((2, 3), (3,))),
+        Sample(((3, 2), (3, 1)), {"axis": 0}),
+        Sample(((0, 3), (3,))),
+        Sample(([1, 2, 3], [4, 5, 6])),
+    ),
+    refusals=(
+        Refusal(((2,), (2,)), {}, "shape_mismatch"),
+        Refusal(((3,), (4,)), {}, "shape_mismatch"),
+        Refusal(((), ()), {}, "shape_mismatch"),
+        Refusal(((3, 2), (3,)), {"axis": 0}, "shape_mismatch"),
+        Refusal(((3, 2), (3, 4)), {"axis": 0}, "shape_mismatch"),
+    ),
+    example="cross(x1, x2)",
+)

@@ -45,6 +45,43 @@ flip = structural(
 )
 
 
+def _rot90(x: Node, *, k: int, axes: tuple[int, ...]) -> Node:
+    if len(axes) != 2:
+        raise ShapeMismatch(f"a turn is from one axis to another, got {len(axes)} axes")
+    first, second = (axis_of(axis, x.rank) for axis in axes)
+    if first == second:
+        raise ShapeMismatch(f"a turn is from one axis to another, got axis {first} twice")
+    if k % 4 == 2:
+        return ops.flip(x, axis=(first, second))
+    x = ops.flip(x, axis=second) if k % 4 == 1 else x
+    x = ops.swapaxes(x, axis1=first, axis2=second) if k % 4 else x
+    return ops.flip(x, axis=second) if k % 4 == 3 else x
+
+
+rot90 = rearranged(
+    "rot90",
+    "A quarter turn in the plane of two axes, from the first towards the second, k times.",
+    _rot90,
+    attrs={
+        "k": kinds.integer("How many quarter turns; negative ones go the other way.", 1),
+        "axes": kinds.integers("The two axes.", (0, 1)),
+    },
+    samples=(
+        Sample(((2, 3),)),
+        Sample(((2, 3),), {"k": 2}),
+        Sample(((2, 3, 4),), {"k": -1, "axes": [1, 2]}),
+        Sample(((2, 3),), {"k": 4, "axes": [1, 0]}),
+        Sample(((0, 3),)),
+    ),
+    refusals=(
+        Refusal(((3,),), {}, "shape_mismatch"),
+        Refusal(((2, 3),), {"axes": [0, -2]}, "shape_mismatch"),
+        Refusal(((2, 3),), {"axes": [0, 1, 2]}, "shape_mismatch"),
+    ),
+    example="rot90(x, k=1)",
+)
+
+
 def _settled_roll(attrs: Attrs, shape: Shape) -> Attrs:
     """One shift for each axis that moves, below its size; where all elements roll as one, a single shift."""
     shift, axis = attrs["shift"], attrs["axis"]
@@ -153,6 +190,7 @@ repeat = structural(
     batch=_batch_repeat,
     view=False,
     torch="repeat_interleave",
+    aliases=("repeat_interleave",),
     samples=(
         Sample(((3,),), {"repeats": 2}),
         Sample(((2, 3),), {"repeats": 2}),

@@ -20,7 +20,7 @@ from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Linear, filled
 from engine.errors import InvalidGraph, ShapeMismatch
-from engine.families import ANY, composite, free, listed, resized
+from engine.families import ANY, composite, free, in_own_dtype, listed, resized
 from engine.ops.indexing import INDICES, checked
 from engine.types import INT64, Shape, Spec, axis_of, broadcast, drop_axes
 
@@ -55,11 +55,6 @@ def _places(indices: Any, shape: Shape, axis: int) -> Any:
     return places
 
 
-def _settled_dtype(x: Node) -> Node:
-    """A bare number in the dtype that it has: reshaped, it would be a float."""
-    return x.graph.constant(x.value) if x.weak and x.value is not None else x
-
-
 # Reading
 
 
@@ -77,7 +72,7 @@ def _gather_adjoint(g: Node, x: Node, indices: Node, *, axis: int) -> tuple[Node
 
 
 def _batch_gather(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
-    (x, indices), axis = map(_settled_dtype, args), node.attrs["axis"]
+    (x, indices), axis = map(in_own_dtype, args), node.attrs["axis"]
     own = node.inputs[1].shape or (1,)
     if batched[0]:
         size = x.shape[0]
@@ -213,7 +208,7 @@ def _scatter_add_adjoint(g: Node, x: Node, indices: Node, updates: Node, *, axis
 
 def _batch_scatter(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
     """All operands under the new axis: what comes out is as large as x, for every example."""
-    size, args = args[batched.index(True)].shape[0], [*map(_settled_dtype, args)]
+    size, args = args[batched.index(True)].shape[0], [*map(in_own_dtype, args)]
     shapes = [each.shape or (1,) for each in node.inputs]
     if node.inputs[2].rank < node.inputs[1].rank:
         shapes[2] = (*(1,) * len(shapes[1]),)
@@ -355,7 +350,7 @@ index_update = composite(
 def _bincount(x: Node, weights: Node, *, length: int) -> Node:
     if length < 0:
         raise InvalidGraph(f"length should be 0 or more, got {length}")
-    return ops.untake(ops.broadcast_to(_settled_dtype(weights), shape=x.shape), x, size=length)
+    return ops.untake(ops.broadcast_to(in_own_dtype(weights), shape=x.shape), x, size=length)
 
 
 bincount = composite(

@@ -58,6 +58,7 @@ clip = define(
     samples=(Sample(((5,), -0.5, 0.5)), Sample(((2, 3), (3,), 3.0)), Sample(((3,), -3.0, ())), Sample(((3,), 0.25))),
     refusals=(Refusal(((2,), (3,), 1.0), {}, "shape_mismatch"),),
     torch="clamp",
+    aliases=("clamp",),
     example="clip(x, -1, 1)",
 )
 

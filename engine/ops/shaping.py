@@ -100,11 +100,41 @@ flatten = rearranged(
         "end_axis": kinds.axis("The last axis to merge.", -1),
     },
     torch="view",
+    aliases=("ravel",),
     samples=(Sample(((2, 3, 2),)), Sample(((2, 3, 2),), {"start_axis": 1}), Sample(((),))),
     refusals=(
         Refusal(((2, 3),), {"start_axis": 2}, "shape_mismatch"),
         Refusal(((2, 3),), {"start_axis": 1, "end_axis": 0}, "shape_mismatch"),
     ),
+)
+
+
+def _unflatten(x: Node, *, axis: int, sizes: tuple[int, ...]) -> Node:
+    axis, size = axis_of(axis, x.rank), x.shape[axis_of(axis, x.rank)]
+    if not sizes:
+        raise ShapeMismatch("an axis is parted into at least one: sizes should not be empty")
+    parted = _settled_sizes({"shape": sizes}, (size,))["shape"]
+    return ops.reshape(x, shape=(*x.shape[:axis], *parted, *x.shape[axis + 1 :]))
+
+
+unflatten = rearranged(
+    "unflatten",
+    "An axis parted into several; one size may be -1, for what is left.",
+    _unflatten,
+    attrs={"axis": kinds.axis("The axis to part."), "sizes": kinds.integers("Sizes of the axes in its place.")},
+    torch="view",
+    samples=(
+        Sample(((2, 6),), {"axis": 1, "sizes": [3, -1]}),
+        Sample(((4, 3),), {"axis": 0, "sizes": [2, 2, 1]}),
+        Sample(((0,),), {"axis": -1, "sizes": [2, 0]}),
+    ),
+    refusals=(
+        Refusal(((2, 6),), {"axis": 1, "sizes": [4, -1]}, "shape_mismatch"),
+        Refusal(((2, 6),), {"axis": 2, "sizes": [6]}, "shape_mismatch"),
+        Refusal(((2, 1),), {"axis": 1, "sizes": []}, "shape_mismatch"),
+        Refusal(((2, 6),), {"axis": 1, "sizes": [-1, -1]}, "invalid_graph"),
+    ),
+    example="unflatten(x, axis=-1, sizes=[2, -1])",
 )
 
 

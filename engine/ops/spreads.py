@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 
 from engine import attrs as kinds
-from engine.core import Attrs, Node, Refusal, Sample, ops
+from engine.core import Attrs, Node, Op, Operand, Refusal, Sample, cast, ops
 from engine.derivative import by_slope, filled
-from engine.errors import InvalidGraph
+from engine.errors import InvalidGraph, ShapeMismatch
 from engine.families import (
     EMPTY,
     FOLDED,
+    KEEPDIMS,
     WRONG_AXIS,
+    X,
+    composite,
     count_along,
     elements,
+    in_own_dtype,
+    listed,
     over,
     reduced_axes,
     reduced_shape,
@@ -28,7 +33,7 @@ from engine.families import (
 )
 from engine.ops.extremes import extreme_shape, ties
 from engine.ops.reducing import mean_of
-from engine.types import Shape
+from engine.types import Shape, axis_of, drop_axes
 
 # Spreads
 
@@ -95,6 +100,103 @@ std = reduction(
 )
 
 
+def _with_mean(spread: Op) -> Op:
+    """The op that gives a spread together with the mean."""
+
+    def expand(x: Node, *, axis: Any, correction: float, keepdims: bool) -> tuple[Node, Node]:
+        return spread(x, axis=axis, correction=correction, keepdims=keepdims), ops.mean(x, axis=axis, keepdims=keepdims)
+
+    return composite(
+        f"{spread.name}_mean",
+        f"{spread.doc.split(',')[0]}, as {spread.name} has it, and the mean.",
+        expand,
+        attrs=spread.attrs,
+        results=(spread.name, "mean"),
+        inexact=True,
+        family="reduction",
+        samples=spread.samples,
+        refusals=spread.refusals,
+        example=f"s, m = {spread.name}_mean(x, axis=0); s * m",
+    )
+
+
+var_mean = _with_mean(var)
+std_mean = _with_mean(std)
+
+# Covariance
+
+
+def _observations(x: Node, fweights: Node, aweights: Node) -> None:
+    if x.rank > 2:
+        raise ShapeMismatch(f"cov takes one variable, or a row for each, got shape {listed(x.shape)}")
+    for weights in (fweights, aweights):
+        if weights.rank and weights.shape != x.shape[-1:]:
+            raise ShapeMismatch(
+                f"weights should be one for each of {listed(x.shape[-1:])}, got {listed(weights.shape)}"
+            )
+
+
+def _cov(x: Node, fweights: Node, aweights: Node, *, correction: float) -> Node:
+    """Σ w (x − m)(x − m)ᵀ / (Σw − correction·Σ(w·a)/Σw), with w = f·a: numpy.cov's."""
+    _observations(x, fweights, aweights)
+    fweights, aweights = (in_own_dtype(cast(each, x.dtype)) for each in (fweights, aweights))
+    rows = ops.reshape(x, shape=(x.shape[0] if x.rank == 2 else 1, x.shape[-1] if x.rank else 1))
+    weights = ops.broadcast_to(fweights * aweights, shape=rows.shape[-1:])
+    total = ops.sum(weights)
+    share = ops.sum(weights * aweights) / total if aweights.rank else 1.0
+    left = total - share * correction
+    centred = rows - ops.sum(rows * weights, axis=1, keepdims=True) / total
+    products = (centred * weights) @ ops.matrix_transpose(centred)
+    return ops.squeeze(products / ops.where(left > 0.0, left, math.nan))
+
+
+cov = composite(
+    "cov",
+    "Covariances of variables, which are rows, over observations, which are columns, with divisor count - correction; "
+    "fweights say how often an observation counts, aweights how much.",
+    _cov,
+    operands=(*X, Operand("fweights", promotes=False, default=1.0), Operand("aweights", default=1.0)),
+    attrs={"correction": kinds.real("What is taken off the count.", 1.0)},
+    inexact=True,
+    family="reduction",
+    samples=(
+        Sample(((2, 4),)),
+        Sample(((2, 4),), {"correction": 0}),
+        Sample(((4,),)),
+        Sample(((1, 4),)),
+        Sample(((2, 4), [1, 2, 3, 1])),
+        Sample(((2, 4), 1, [0.5, 1.0, 0.25, 2.0])),
+        Sample(((2, 4), [1, 2, 3, 1], [0.5, 1.0, 0.25, 2.0])),
+        Sample(([[1, 2, 4], [2, 0, 1]],)),
+    ),
+    refusals=(
+        Refusal(((2, 2, 2),), {}, "shape_mismatch"),
+        Refusal(((2, 3), (2,)), {}, "shape_mismatch"),
+        Refusal(((2, 3), 1, (2, 3)), {}, "shape_mismatch"),
+    ),
+    example="cov(x)",
+)
+
+
+def _corrcoef(x: Node) -> Node:
+    products = ops.cov(x)
+    if products.rank == 0:
+        return products / products
+    spreads = ops.sqrt(ops.diagonal(products))
+    return ops.clip(products / ops.expand_dims(spreads, axis=1) / ops.expand_dims(spreads, axis=0), -1.0, 1.0)
+
+
+corrcoef = composite(
+    "corrcoef",
+    "Correlations of variables, which are rows, over observations, which are columns.",
+    _corrcoef,
+    inexact=True,
+    family="reduction",
+    samples=(Sample(((2, 4),)), Sample(((3, 5),)), Sample(((4,),)), Sample(([[1, 2, 4], [2, 0, 1]],))),
+    refusals=(Refusal(((2, 2, 2),), {}, "shape_mismatch"),),
+    example="corrcoef(x)",
+)
+
 # Norms
 
 
@@ -160,4 +262,74 @@ vector_norm = reduction(
         Refusal(((0, 3),), {"axis": 0, "ord": "Infinity"}, "shape_mismatch"),
     ),
     example="vector_norm(x, axis=0)",
+)
+
+
+def _read_matrix_order(value: Any) -> str | float:
+    if value in ("fro", "nuc"):
+        return str(value)
+    order = kinds.read_real(value)
+    if order not in (1, -1, 2, -2, math.inf, -math.inf):
+        raise InvalidGraph(f"a matrix norm has the order fro, nuc, 1, -1, 2, -2, Infinity or -Infinity, got {order}")
+    return order
+
+
+MATRIX_ORDER = kinds.Attr(
+    _read_matrix_order,
+    {"enum": ["fro", "nuc", 1, -1, 2, -2, "Infinity", "-Infinity"]},
+    "fro: the root of the sum of squares; nuc, 2, -2: sum, largest, smallest of the singular values; 1, -1: largest, "
+    "smallest sum of magnitudes of a column, and Infinity, -Infinity of a row.",
+    "fro",
+)
+
+
+def _matrix_norm(x: Node, *, ord: str | float, axis: tuple[int, ...], keepdims: bool) -> Node:
+    if len(axis) != 2:
+        raise ShapeMismatch(f"a matrix has two axes, got {len(axis)}")
+    rows, columns = (axis_of(each, x.rank) for each in axis)
+    if rows == columns:
+        raise ShapeMismatch(f"a matrix has two axes, got axis {rows} twice")
+    if ord == "fro":
+        return ops.vector_norm(x, axis=(rows, columns), keepdims=keepdims)
+    last = ops.moveaxis(x, source=(rows, columns), destination=(-2, -1))
+    return ops.reshape(_norm_of_last(last, ord), shape=drop_axes(x.shape, (rows, columns), keepdims=keepdims))
+
+
+def _norm_of_last(x: Node, ord: str | float) -> Node:
+    if ord == "nuc":
+        return ops.sum(ops.svdvals(x), axis=-1)
+    assert isinstance(ord, float)
+    values = ops.svdvals(x) if abs(ord) == 2 else ops.sum(ops.abs(x), axis=-2 if abs(ord) == 1 else -1)
+    return (ops.max if ord > 0 else ops.min)(values, axis=-1)
+
+
+matrix_norm = composite(
+    "matrix_norm",
+    "A norm of a matrix, or of each in a stack.",
+    _matrix_norm,
+    attrs={
+        "ord": MATRIX_ORDER,
+        "axis": kinds.integers("The axes of rows and of columns.", (-2, -1)),
+        "keepdims": KEEPDIMS,
+    },
+    inexact=True,
+    torch="linalg_matrix_norm",
+    family="reduction",
+    samples=(
+        Sample(((2, 3),)),
+        Sample(((2, 3, 4),), {"keepdims": True}),
+        Sample(((2, 3, 4),), {"axis": [2, 0], "ord": 1}),
+        *[Sample(((2, 3),), {"ord": ord}) for ord in ("nuc", 1, -1, 2, -2, "Infinity", "-Infinity")],
+        Sample(((0, 3),)),
+        Sample(([[3, 0], [0, 4]],), {"ord": "nuc"}),
+    ),
+    refusals=(
+        Refusal(((3,),), {}, "shape_mismatch"),
+        Refusal(((2, 2),), {"axis": [0, -2]}, "shape_mismatch"),
+        Refusal(((2, 2),), {"axis": 0}, "shape_mismatch"),
+        Refusal(((2, 2),), {"ord": 3}, "invalid_graph"),
+        Refusal(((2, 2),), {"ord": "frobenius"}, "invalid_graph"),
+        Refusal(((0, 0),), {"ord": 2}, "shape_mismatch"),
+    ),
+    example="matrix_norm(x, ord='nuc')",
 )
