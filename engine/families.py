@@ -235,17 +235,20 @@ FOLDED = (
     Sample(((2, 3),), {"axis": 1}),
     Sample(((2, 3),), {"axis": 0, "keepdims": True}),
     Sample(((2, 3, 2),), {"axis": [0, -1]}),
+    Sample(((),), {"axis": -1}),
 )
 EMPTY = (Sample(((0, 3),), {"axis": 0}), Sample(((3, 0),), {"axis": 0}), Sample(((),)))
 WRONG_AXIS = (
     Refusal(((2, 3),), {"axis": 2}, "shape_mismatch"),
     Refusal(((2, 3),), {"axis": [0, -2]}, "shape_mismatch"),
+    Refusal(((),), {"axis": 1}, "shape_mismatch"),
 )
 
 
 def settle_axes(attrs: Attrs, shape: Shape, *others: Shape) -> Attrs:
-    """`axis` as a sorted tuple of non-negative axes, None meaning all."""
-    return attrs | {"axis": axes_of(attrs["axis"], len(shape))}
+    """`axis` as a sorted tuple of non-negative axes, None meaning all; a scalar has one to name, as in PyTorch."""
+    axes = axes_of(attrs["axis"], len(shape) or 1)
+    return attrs | {"axis": axes if shape else ()}
 
 
 def reduced_shape(shape: Shape, *, axis: tuple[int, ...], keepdims: bool = False, **attrs: Any) -> Shape:

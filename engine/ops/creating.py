@@ -14,7 +14,7 @@ import numpy as np
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, cast, define, ops
 from engine.derivative import Flat, filled
-from engine.errors import DtypeMismatch, InvalidGraph, ShapeMismatch
+from engine.errors import DtypeMismatch, InvalidGraph
 from engine.families import ANY, REAL, composite, free, named_dtype
 from engine.types import DTYPES, Shape, Spec, axis_of, broadcast
 
@@ -309,8 +309,7 @@ eye = define(
 
 
 def _vander(x: Node, *, N: int | None, increasing: bool) -> Node:
-    if x.rank == 0:
-        raise ShapeMismatch("vander takes a vector, or a stack of them, got a scalar")
+    x = ops.reshape(x, shape=x.shape or (1,))
     count = x.shape[-1] if N is None else N
     if count < 0:
         raise InvalidGraph(f"N, the number of columns, should be 0 or more, got {N}")
@@ -335,10 +334,11 @@ vander = composite(
         Sample(((3,),)),
         Sample(((2, 3),), {"N": 4, "increasing": True}),
         Sample(((3,),), {"N": 0}),
+        Sample(((),), {"N": 2}),
         Sample(([0.0, 2.0, -1.0],), {"increasing": True}),
         Sample(([1, 2, 3],), {"N": 2}),
         Sample(((0,),)),
     ),
-    refusals=(Refusal(((),), {}, "shape_mismatch"), Refusal(((2,),), {"N": -1}, "invalid_graph")),
+    refusals=(Refusal(((2,),), {"N": -1}, "invalid_graph"),),
     example="vander(x, N=3)",
 )

@@ -98,7 +98,10 @@ aminmax = composite(
 
 
 def _settle_axis(attrs: Attrs, shape: Shape) -> Attrs:
-    return attrs if attrs["axis"] is None else attrs | {"axis": axis_of(attrs["axis"], len(shape))}
+    if attrs["axis"] is None:
+        return attrs
+    axis = axis_of(attrs["axis"], len(shape) or 1)
+    return attrs | {"axis": axis if shape else None}
 
 
 def _place_shape(shape: Shape, *, axis: int | None, keepdims: bool) -> Shape:
@@ -130,6 +133,7 @@ PLACE: Attrs = {
         Sample(((2, 3),), {"keepdims": True}),
         Sample(((3, 0),), {"axis": 0}),
         Sample(((),)),
+        Sample(((),), {"axis": 0}),
     ),
     "refusals": (
         Refusal(((2, 3),), {"axis": 2}, "shape_mismatch"),

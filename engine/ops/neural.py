@@ -282,7 +282,7 @@ SOFT: Attrs = {
         Sample(([1000.0, 999.0, 998.5],)),
         Sample(([1, 2, 4],)),
     ),
-    "refusals": (Refusal(((2, 3),), {"axis": 2}, "shape_mismatch"), Refusal(((),), {}, "shape_mismatch")),
+    "refusals": (Refusal(((2, 3),), {"axis": 2}, "shape_mismatch"), Refusal(((),), {"axis": 1}, "shape_mismatch")),
 }
 
 softmax = define(

@@ -27,10 +27,11 @@ from engine.families import (
     reduced_axes,
     reduced_shape,
     reduction,
+    settle_axes,
     span,
     unary,
 )
-from engine.types import axes_of, drop_axes
+from engine.types import drop_axes
 
 # Medians
 
@@ -41,29 +42,26 @@ def _rows(x: Any, axis: tuple[int, ...]) -> Any:
     return np.moveaxis(x, axis, range(len(rest), x.ndim)).reshape(*rest, count_along(x.shape, axis))
 
 
-def _chosen(method: str, low: Any, high: Any) -> Any:
+def _middle(rows: Any, count: Any, method: str) -> Any:
+    """The one in the middle, or the mean of the two, of the first `count` in each row, which is in order."""
+    last = np.maximum(count - 1, 0)  # where there is none, NaN stands first
+    low, high = (np.take_along_axis(rows, at, -1) for at in (last // 2, (last + 1) // 2))
     return low if method == "lower" else high if method == "higher" else 0.5 * low + 0.5 * high
 
 
-def _median(x: Any, *, axis: tuple[int, ...], method: str, keepdims: bool) -> Any:
-    shape, count = drop_axes(x.shape, axis, keepdims=keepdims), count_along(x.shape, axis)
-    if count == 0:
-        return np.full(shape, np.nan, x.dtype)
-    middle = (count - 1) // 2, count // 2
-    # With the last one in its place, a NaN is seen: it is the largest.
-    parted = np.partition(_rows(x, axis), (*middle, count - 1), axis=-1)
-    value = _chosen(method, *(parted[..., at] for at in middle))
-    return np.where(np.isnan(parted[..., -1]), parted[..., -1], value).reshape(shape)
+def _median_kernel(skips_nan: bool) -> Callable[..., Any]:
+    def kernel(x: Any, *, axis: tuple[int, ...], method: str, keepdims: bool) -> Any:
+        shape = drop_axes(x.shape, axis, keepdims=keepdims)
+        if count_along(x.shape, axis) == 0:
+            return np.full(shape, np.nan, x.dtype)
+        rows = np.sort(_rows(x, axis), axis=-1)
+        there = np.sum(~np.isnan(rows), axis=-1, keepdims=True)
+        if skips_nan:
+            return _middle(rows, there, method).reshape(shape)
+        every = np.full_like(there, rows.shape[-1])
+        return np.where(there == every, _middle(rows, every, method), np.nan).astype(x.dtype).reshape(shape)
 
-
-def _nanmedian(x: Any, *, axis: tuple[int, ...], method: str, keepdims: bool) -> Any:
-    shape = drop_axes(x.shape, axis, keepdims=keepdims)
-    if count_along(x.shape, axis) == 0:
-        return np.full(shape, np.nan, x.dtype)
-    rows = np.sort(_rows(x, axis), axis=-1)
-    count = np.sum(~np.isnan(rows), axis=-1, keepdims=True)
-    middle = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, rows.shape[-1] - 1)
-    return _chosen(method, *(np.take_along_axis(rows, at, -1) for at in middle)).reshape(shape)
+    return kernel
 
 
 def _median_slope(name: str) -> Callable[..., Node]:
@@ -83,11 +81,11 @@ def _share_of(middle: Node, x: Node, axis: tuple[int, ...]) -> Node:
     return over(ops.astype(chosen, dtype=x.dtype.name), count)
 
 
-def _median_op(name: str, doc: str, kernel: Callable[..., Any]) -> Op:
+def _median(name: str, doc: str, skips_nan: bool) -> Op:
     return reduction(
         name,
         doc,
-        kernel,
+        _median_kernel(skips_nan),
         by_slope(_median_slope(name), reduced_axes),
         attrs={
             "method": kinds.choice(
@@ -100,7 +98,7 @@ def _median_op(name: str, doc: str, kernel: Callable[..., Any]) -> Op:
         shape=reduced_shape,
         inexact=True,
         flops=lambda out, x, **attrs: 8 * math.prod(x),
-        scratch=lambda out, x, **attrs: 4 * math.prod(x),
+        scratch=lambda out, x, **attrs: 3 * math.prod(x),
         samples=(
             *FOLDED,
             *EMPTY[1:],
@@ -114,17 +112,17 @@ def _median_op(name: str, doc: str, kernel: Callable[..., Any]) -> Op:
     )
 
 
-median = _median_op(
+median = _median(
     "median",
     "The middle element over axes, or the mean of the two in the middle; NaN where there is one, or where there is "
     "nothing. Ties share the slope evenly.",
-    _median,
+    skips_nan=False,
 )
 
-nanmedian = _median_op(
+nanmedian = _median(
     "nanmedian",
     "The median over axes of what is not NaN.",
-    _nanmedian,
+    skips_nan=True,
 )
 
 # Quantiles
@@ -182,8 +180,13 @@ def _in_front(found: Node, x: Node, q: Node, axis: tuple[int, ...], keepdims: bo
     return ops.reshape(moved, shape=(*q.shape, *drop_axes(x.shape, axis, keepdims=keepdims)))
 
 
+def _folded(x: Node, axis: Any) -> tuple[int, ...]:
+    axes: tuple[int, ...] = settle_axes({"axis": axis}, x.shape)["axis"]
+    return axes
+
+
 def _quantile(x: Node, q: Node, *, axis: Any, method: str, keepdims: bool) -> Node:
-    axis = axes_of(axis, x.rank)
+    axis = _folded(x, axis)
     parts, rows = _parts(x, q, axis), _sorted_rows(x, axis)
     rank = parts * (rows.shape[-1] - 1)
     found = _interpolated(rank, lambda places: ops.take(rows, places, axis=-1), method)
@@ -192,7 +195,7 @@ def _quantile(x: Node, q: Node, *, axis: Any, method: str, keepdims: bool) -> No
 
 
 def _nanquantile(x: Node, q: Node, *, axis: Any, method: str, keepdims: bool) -> Node:
-    axis = axes_of(axis, x.rank)
+    axis = _folded(x, axis)
     parts, rows = _parts(x, q, axis), _sorted_rows(x, axis)
     there = ops.sum(~ops.isnan(rows), axis=-1, dtype=rows.dtype.name, keepdims=True)
     rank = parts * (ops.maximum(there, 1.0) - 1.0)
@@ -218,7 +221,7 @@ QUANTILE: Attrs = {
         *[Sample(((2, 4), [0.3, 0.8]), {"axis": 1, "method": method}) for method in METHODS[1:]],
         Sample(([1, 2, 4], [0, 1])),
         Sample(((0, 3), 0.5), {"axis": 1}),
-        Sample(((), 0.4)),
+        Sample(((), 0.4), {"axis": 0}),
         Sample(((3,), (0,))),
     ),
     "refusals": (

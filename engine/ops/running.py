@@ -12,21 +12,27 @@ from engine import attrs as kinds
 from engine.core import Attrs, Node, Op, Operand, Refusal, Sample, cast, define, ops
 from engine.derivative import Custom, Flat, Linear, filled, times
 from engine.errors import InvalidGraph, ShapeMismatch
-from engine.families import REAL, X, batch_shifted, composite, elements, int64, resized, same_shape, span
+from engine.families import REAL, X, batch_shifted, composite, elements, int64, resized, span
 from engine.ops.reducing import DTYPE, total_dtype
-from engine.types import Shape, Spec, axis_of, promote
+from engine.types import INT64, Shape, Spec, axis_of, promote
 
 
 def _settle_run(attrs: Attrs, shape: Shape) -> Attrs:
-    """The axis, which may be absent only where there is but one."""
-    if not shape:
-        raise ShapeMismatch("expected a tensor with at least one axis, got a scalar")
+    """The axis, which may be absent only where there is but one. A scalar has one to name, as in PyTorch."""
     if attrs["axis"] is None and len(shape) > 1:
         raise ShapeMismatch(f"a tensor with {len(shape)} axes needs the attribute 'axis'")
-    return attrs | {"axis": axis_of(attrs["axis"] or 0, len(shape))}
+    return attrs | {"axis": axis_of(attrs["axis"] or 0, len(shape) or 1)}
 
 
-def _run_shape(shape: Shape, *, axis: int, include_initial: bool, **attrs: Any) -> Shape:
+def _unrun(x: Node, *, dtype: str | None = None, include_initial: bool = False, **attrs: Any) -> Node | None:
+    """A scalar is all that there is up to itself."""
+    is_same = x.rank == 0 and not include_initial and dtype in (None, x.dtype.name)
+    return x if is_same and x.dtype.kind in "fc" else None
+
+
+def _run_shape(shape: Shape, *, axis: int, include_initial: bool = False, **attrs: Any) -> Shape:
+    if not shape:
+        raise ShapeMismatch("expected a tensor with at least one axis, got a scalar")
     return resized(shape, axis, shape[axis] + include_initial)
 
 
@@ -48,6 +54,7 @@ RUN: Attrs = {
     },
     "shape": _run_shape,
     "canonical": _settle_run,
+    "same": _unrun,
     "returns": total_dtype,
     "batch": batch_shifted("axis"),
     "family": "reduction",
@@ -60,10 +67,11 @@ RUN: Attrs = {
         Sample(((3,),), {"dtype": "float64"}),
         Sample(([1, 2, 3],)),
         Sample(([True, False],), {"dtype": "float64"}),
+        Sample(((),), {"axis": 0}),
     ),
     "refusals": (
         Refusal(((2, 3),), {}, "shape_mismatch"),
-        Refusal(((),), {}, "shape_mismatch"),
+        Refusal(((),), {"axis": 1}, "shape_mismatch"),
         Refusal(((2, 3),), {"axis": 2}, "shape_mismatch"),
     ),
 }
@@ -178,6 +186,7 @@ ALONG: Attrs = {
         Sample(((0,),)),
         Sample(((2, 0),), {"axis": 1}),
         Sample(([1, 3, 2],)),
+        Sample(((),), {"axis": -1}),
     ),
     "refusals": RUN["refusals"],
 }
@@ -186,7 +195,8 @@ cumulative_logsumexp = define(
     "cumulative_logsumexp",
     "log(sum(exp(x))) of the elements up to each, along an axis, without overflow.",
     kernel=np.logaddexp.accumulate,
-    shape=same_shape,
+    shape=_run_shape,
+    same=_unrun,
     derivative=Custom(_cumulative_logsumexp_forward, _cumulative_logsumexp_reverse),
     inexact=True,
     flops=lambda out, x, **attrs: 40 * math.prod(x),
@@ -215,11 +225,11 @@ def _running_place(name: str, doc: str, fold: Any) -> Op:
         name,
         doc,
         kernel=_last_extreme(fold),
-        shape=same_shape,
+        shape=_run_shape,
         returns=int64,
         derivative=Flat(),
         scratch=lambda out, x, **attrs: 3 * math.prod(x),
-        **ALONG,
+        **ALONG | {"samples": ALONG["samples"][:-1]},
         example=f"{name}(x, axis=0)",
     )
 
@@ -238,6 +248,8 @@ cumulative_argmin = _running_place(
 
 def _running_extreme(name: str, doc: str, places: Op, alias: str) -> Op:
     def expand(x: Node, *, axis: int) -> tuple[Node, Node]:
+        if x.rank == 0:
+            return x, filled(x.graph, 0, Spec((), INT64))
         at = places(x, axis=axis)
         return ops.gather(x, at, axis=axis), at
 

@@ -11,7 +11,7 @@ Negative indices count from the end; an index out of range is an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -274,12 +274,22 @@ scatter_add = define(
 
 def _slices(x: Node, indices: Node, values: Node, axis: int | None, name: str) -> tuple[Node, int]:
     """Values stretched to what `take` would read at the indices, and the settled axis."""
-    if x.rank == 0 or (axis is None and x.rank > 1):
+    if axis is None and x.rank > 1:
         raise InvalidGraph(f"{name} needs an axis where x has not one axis but {x.rank}")
     at = axis_of(axis or 0, x.rank)
     return ops.broadcast_to(values, shape=(*x.shape[:at], *indices.shape, *x.shape[at + 1 :])), at
 
 
+def _on_vectors(expand: Callable[..., Node]) -> Callable[..., Node]:
+    """A scalar counts as a vector of one."""
+
+    def expanded(x: Node, indices: Node, values: Node, **attrs: Any) -> Node:
+        return ops.reshape(expand(ops.reshape(x, shape=x.shape or (1,)), indices, values, **attrs), shape=x.shape)
+
+    return expanded
+
+
+@_on_vectors
 def _index_add(x: Node, indices: Node, values: Node, *, axis: int | None, alpha: float) -> Node:
     slices, at = _slices(x, indices, values, axis, "index_add")
     added = ops.untake(slices, indices, size=x.shape[at], axis=at)
@@ -288,6 +298,7 @@ def _index_add(x: Node, indices: Node, values: Node, *, axis: int | None, alpha:
     return x + added * alpha
 
 
+@_on_vectors
 def _index_update(x: Node, indices: Node, values: Node, *, axis: int | None) -> Node:
     """By the number of the value that is written last to each slice, or -1."""
     slices, at = _slices(x, indices, values, axis, "index_update")
@@ -311,6 +322,7 @@ INDEXED: Attrs = {
         Sample(((2, 3), [2, 0], (2, 2)), {"axis": 1}),
         Sample(((3, 2), [[0, 1], [2, 2]], (2,)), {"axis": 0}),
         Sample(((3, 2), 1, ()), {"axis": 0}),
+        Sample(((), [0], ())),
         Sample(((3,), (0,), (0,))),
     ),
     "refusals": (

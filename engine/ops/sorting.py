@@ -7,6 +7,7 @@ descending; equal elements keep their order in both.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from engine.families import (
     same_shape,
     span,
 )
-from engine.types import BOOL, Shape, Spec, axis_of
+from engine.types import BOOL, INT64, Shape, Spec, axis_of
 
 AXIS = kinds.axis("The axis to sort along.", -1)
 ORDERED: Attrs = {
@@ -45,24 +46,24 @@ ORDERS = (
     Sample(([True, False, True],)),
     Sample(((0,),)),
     Sample(((3, 0),), {"axis": 0}),
+    Sample(((),)),
 )
-NO_AXIS = (Refusal(((),), {}, "shape_mismatch"), Refusal(((2, 3),), {"axis": 2}, "shape_mismatch"))
+NO_AXIS = (Refusal(((),), {"axis": 1}, "shape_mismatch"), Refusal(((2, 3),), {"axis": 2}, "shape_mismatch"))
 
 
-def _settle(attrs: Attrs, x: Shape, *others: Shape) -> Attrs:
-    return attrs | {"axis": axis_of(attrs["axis"], len(x))}
-
-
-def _settle_stable(attrs: Attrs, x: Shape) -> Attrs:
-    return _settle(attrs, x) | {"stable": True}
+def _settle(attrs: Attrs, x: Shape) -> Attrs:
+    """A non-negative axis, of which a scalar has one, as in PyTorch; and what makes no difference."""
+    return attrs | {"axis": axis_of(attrs["axis"], len(x) or 1), "stable": True}
 
 
 def comparisons(out: Shape, x: Shape, *others: Shape, axis: int = -1, **attrs: Any) -> int:
     """n log₂ n along the axis."""
-    return int(np.prod(x, dtype=object)) * max(x[axis], 1).bit_length()
+    return math.prod(x) * (x[axis] if x else 1).bit_length()
 
 
 def _argsort(x: Any, *, axis: int, descending: bool, stable: bool) -> Any:
+    if x.ndim == 0:
+        return np.zeros((), np.int64)
     if not descending:
         return np.argsort(x, axis=axis, kind="stable")
     # Ascending from the other end, so that equal elements keep their order.
@@ -71,17 +72,23 @@ def _argsort(x: Any, *, axis: int, descending: bool, stable: bool) -> Any:
     return np.flip(order, axis)
 
 
+def _batch_argsort(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    if node.rank == 0:
+        return filled(node.graph, 0, Spec(args[0].shape, INT64))
+    return batch_shifted("axis")(node, args, batched)
+
+
 argsort = define(
     "argsort",
     "Indices that sort along an axis. NaN counts as the largest; equal elements keep their order.",
     operands=X,
     attrs=ORDERED,
     shape=same_shape,
-    canonical=_settle_stable,
+    canonical=_settle,
     returns=int64,
     kernel=_argsort,
     derivative=Flat(),
-    batch=batch_shifted("axis"),
+    batch=_batch_argsort,
     flops=comparisons,
     family="sorting",
     samples=ORDERS,
@@ -91,7 +98,8 @@ argsort = define(
 
 
 def _sort(x: Node, *, axis: int, **order: Any) -> Node:
-    return ops.gather(x, ops.argsort(x, axis=axis, **order), axis=axis_of(axis, x.rank))
+    axis = axis_of(axis, x.rank or 1)
+    return ops.gather(x, ops.argsort(x, axis=axis, **order), axis=axis) if x.rank else x
 
 
 sort = composite(
@@ -108,11 +116,18 @@ sort = composite(
 # Some of the order
 
 
-def _top_k(x: Node, *, k: int, axis: int, largest: bool, sorted: bool) -> tuple[Node, Node]:
+def _as_of_scalars(x: Node, found: Sequence[Node]) -> tuple[Node, ...]:
+    """What was found in a scalar as in a vector of one, as scalars."""
+    return tuple(ops.reshape(each, shape=x.shape) if each.size == 1 else each for each in found)
+
+
+def _top_k(x: Node, *, k: int, axis: int, **which: bool) -> tuple[Node, ...]:
+    if x.rank == 0:
+        return _as_of_scalars(x, _top_k(ops.reshape(x, shape=(1,)), k=k, axis=axis, **which))
     at = axis_of(axis, x.rank)
     if not 0 <= k <= x.shape[at]:
         raise ShapeMismatch(f"axis {at} has {x.shape[at]} elements: k should be from 0 to that, got {k}")
-    places = span(ops.argsort(x, axis=at, descending=largest), at, 0, k)
+    places = span(ops.argsort(x, axis=at, descending=which["largest"]), at, 0, k)
     return ops.gather(x, places, axis=at), places
 
 
@@ -137,19 +152,22 @@ top_k = composite(
         Sample(((2, 3),), {"k": 1, "largest": False}),
         Sample(((2, 3),), {"k": 0}),
         Sample(([3, 1, 2],), {"k": 2, "sorted": False}),
+        Sample(((),), {"k": 1}),
     ),
     refusals=(
         Refusal(((3,),), {"k": 4}, "shape_mismatch"),
         Refusal(((3,),), {"k": -1}, "shape_mismatch"),
         Refusal(((3,),), {}, "invalid_graph"),
-        Refusal(((),), {"k": 1}, "shape_mismatch"),
+        Refusal(((),), {"k": 2}, "shape_mismatch"),
         Refusal(((3,),), {"k": 1, "axis": 1}, "shape_mismatch"),
     ),
     example="top_k(x, 2).values",
 )
 
 
-def _kthvalue(x: Node, *, k: int, axis: int, keepdims: bool) -> tuple[Node, Node]:
+def _kthvalue(x: Node, *, k: int, axis: int, keepdims: bool) -> tuple[Node, ...]:
+    if x.rank == 0:
+        return _as_of_scalars(x, _kthvalue(ops.reshape(x, shape=(1,)), k=k, axis=axis, keepdims=keepdims))
     at = axis_of(axis, x.rank)
     if not 1 <= k <= x.shape[at]:
         raise ShapeMismatch(f"axis {at} has {x.shape[at]} elements: k should be from 1 to that, got {k}")
@@ -169,12 +187,13 @@ kthvalue = composite(
         Sample(((5,),), {"k": 2}),
         Sample(((3, 4),), {"k": 3, "axis": 0, "keepdims": True}),
         Sample(([3, 1, 2],), {"k": 1}),
+        Sample(((),), {"k": 1}),
     ),
     refusals=(
         Refusal(((3,),), {"k": 4}, "shape_mismatch"),
         Refusal(((3,),), {"k": 0}, "shape_mismatch"),
         Refusal(((0,),), {"k": 1}, "shape_mismatch"),
-        Refusal(((),), {"k": 1}, "shape_mismatch"),
+        Refusal(((),), {"k": 1, "axis": 1}, "shape_mismatch"),
     ),
     example="kthvalue(x, 2).values",
 )
@@ -237,8 +256,8 @@ sorted_place = define(
     kernel=_place,
     derivative=Flat(),
     batch=_batch_place,
-    flops=lambda out, x1, x2, **attrs: int(np.prod(x2, dtype=object)) * x1[-1].bit_length(),
-    scratch=lambda out, x1, x2, **attrs: 4 * int(np.prod(x2, dtype=object)),
+    flops=lambda out, x1, x2, **attrs: math.prod(x2) * x1[-1].bit_length(),
+    scratch=lambda out, x1, x2, **attrs: 6 * math.prod(x2),
     family="sorting",
     samples=(
         Sample(([1.0, 2.0, 2.0, 3.5], [0.5, 2.0, 9.0])),

@@ -127,6 +127,61 @@ PAIRS = [
     Pair("cumulative_prod(x, axis=1)", lambda x: x.cumprod(1)),
     Pair("diff(x, axis=1)", lambda x: torch.diff(x, dim=1)),
     Pair("median(x, axis=1)", lambda x: x.median(1).values),
+    Pair("median(x, axis=0, method='lower')", lambda x: x.median(0).values),
+    Pair("nanmedian(x, method='lower')", torch.nanmedian),
+    Pair("quantile(x, 0.3, axis=1)", lambda x: torch.quantile(x, 0.3, 1)),
+    Pair("quantile(x, y, axis=1)", lambda x, y: torch.quantile(x, y, 1), UNIT, ((2, 3), (4,))),
+    Pair("nanquantile(x, 0.3)", lambda x: torch.nanquantile(x, 0.3)),
+    Pair("aminmax(x, axis=1).max", lambda x: torch.aminmax(x, dim=1).max),
+    Pair("std_mean(x, axis=1, correction=1).std", lambda x: torch.std_mean(x, 1)[0]),
+    Pair("cov(x)", torch.cov),
+    Pair(
+        "cov(x, [1, 2, 1], y)",
+        lambda x, y: torch.cov(x, fweights=torch.tensor([1, 2, 1]), aweights=y),
+        POSITIVE,
+        ((2, 3), (3,)),
+    ),
+    Pair("corrcoef(x)", torch.corrcoef),
+    *(
+        Pair(f"matrix_norm(x, ord={ord!r})", lambda x, ord=ord: torch.linalg.matrix_norm(x, ord))
+        for ord in ("fro", "nuc", 1, -1, 2, -2)
+    ),
+    *(
+        Pair(f"vector_norm(x, ord={ord!r})", lambda x, ord=ord: torch.linalg.vector_norm(x, ord))
+        for ord in (0.5, 1, 2.5, -1, -3)
+    ),
+    Pair("cumulative_logsumexp(x, axis=1)", lambda x: torch.logcumsumexp(x, 1)),
+    Pair("cummax(x, axis=1).values", lambda x: torch.cummax(x, 1).values),
+    Pair("cummin(x, axis=0).values", lambda x: torch.cummin(x, 0).values),
+    Pair("diff(x, n=2, prepend=y)", lambda x, y: torch.diff(x, n=2, prepend=y), shapes=TWO),
+    Pair("trapezoid(x, y)", torch.trapezoid, shapes=TWO),
+    Pair("cumulative_trapezoid(x, dx=0.5)", lambda x: torch.cumulative_trapezoid(x, dx=0.5)),
+    Pair("sort(x, axis=1, descending=true)", lambda x: x.sort(1, descending=True).values),
+    Pair("top_k(x, 2).values", lambda x: x.topk(2).values),
+    Pair("top_k(x, 1, axis=0, largest=false).values", lambda x: x.topk(1, 0, largest=False).values),
+    Pair("kthvalue(x, 2).values", lambda x: x.kthvalue(2).values),
+    Pair("gather(x, [[0, 2, 2], [1, 0, 1]], axis=1)", lambda x: x.gather(1, torch.tensor([[0, 2, 2], [1, 0, 1]]))),
+    Pair(
+        "scatter(x, [[2], [0]], y, axis=1)", lambda x, y: x.scatter(1, torch.tensor([[2], [0]]), y[:, :1]), shapes=TWO
+    ),
+    Pair(
+        "scatter_add(x, [[2, 2], [0, 1]], y, axis=1)",
+        lambda x, y: x.scatter_add(1, torch.tensor([[2, 2], [0, 1]]), y[:, :2]),
+        shapes=TWO,
+    ),
+    Pair(
+        "index_add(x, [1, 1], y, axis=0, alpha=2)",
+        lambda x, y: x.index_add(0, torch.tensor([1, 1]), y, alpha=2),
+        shapes=TWO,
+    ),
+    Pair(
+        "index_update(x, [2, 0], y, axis=1)",
+        lambda x, y: x.index_copy(1, torch.tensor([2, 0]), y),
+        shapes=((2, 3), (2, 2)),
+    ),
+    Pair("cross(x, y)", torch.linalg.cross, shapes=TWO),
+    Pair("rot90(x)", torch.rot90),
+    Pair("vander(x, N=4, increasing=true)", lambda x: torch.linalg.vander(x, N=4)),
     Pair("trace(x)", torch.trace, shapes=MATRIX),
     Pair("reshape(x, [3, 2])", lambda x: x.reshape(3, 2)),
     Pair("permute_dims(x, axes=[1, 0])", lambda x: x.permute(1, 0)),
