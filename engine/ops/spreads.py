@@ -233,7 +233,8 @@ def _norm_slope(out: Node, x: Node, *, axis: tuple[int, ...], ord: float, keepdi
     if math.isinf(ord):
         chosen, share = ties(ops.abs(x), out, axis)
         return ops.where(chosen, ops.sign(x) * share, 0.0)
-    nothing = ops.equal(x, 0.0)
+    # Of a negative order, one 0 makes the norm 0, whatever the others are.
+    nothing = ops.equal(x, 0.0) | ops.equal(out, 0.0)
     share = over(ops.abs(ops.where(nothing, 1.0, x)), out)
     return ops.where(nothing, 0.0, ops.sign(x) * share ** (ord - 1.0))
 
