@@ -311,8 +311,8 @@ eye = define(
 def _vander(x: Node, *, N: int | None, increasing: bool) -> Node:
     x = ops.reshape(x, shape=x.shape or (1,))
     count = x.shape[-1] if N is None else N
-    if count < 0:
-        raise InvalidGraph(f"N, the number of columns, should be 0 or more, got {N}")
+    if not 0 <= count < 2**31:
+        raise InvalidGraph(f"N, the number of columns, should be from 0 to 2147483647, got {N}")
     factors = ops.broadcast_to(ops.expand_dims(x, axis=-1), shape=(*x.shape, max(count - 1, 0)))
     powers = ops.cumulative_prod(factors, axis=-1, dtype=x.dtype.name, include_initial=True)
     powers = ops.slice(powers, index=("...", (0, count, 1)))

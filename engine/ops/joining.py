@@ -241,10 +241,15 @@ unstack = rearranged(
 # Together
 
 
+def _broadcast_arrays(*arrays: Node) -> tuple[Node, ...]:
+    shape = broadcast(*[x.shape for x in arrays])
+    return tuple(ops.broadcast_to(x, shape=shape) for x in arrays)
+
+
 broadcast_arrays = rearranged(
     "broadcast_arrays",
     "Arrays stretched to the shape that they have in common: one result for each.",
-    lambda *arrays: tuple(ops.broadcast_to(x, shape=broadcast(*[each.shape for each in arrays])) for x in arrays),
+    _broadcast_arrays,
     operands=(Operand("arrays", "biufc", promotes=False, variadic=True),),
     aliases=("broadcast_tensors",),
     torch="expand",

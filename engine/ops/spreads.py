@@ -31,7 +31,9 @@ from engine.families import (
     reduced_shape,
     reduction,
 )
+from engine.limits import Limits
 from engine.ops.extremes import extreme_shape, ties
+from engine.ops.linalg import small_enough
 from engine.ops.reducing import mean_of
 from engine.types import Shape, axis_of, drop_axes
 
@@ -269,12 +271,15 @@ vector_norm = reduction(
 def _read_matrix_order(value: Any) -> str | float:
     if value in ("fro", "nuc"):
         return str(value)
+    if isinstance(value, str) and value not in kinds.NON_FINITE:
+        raise InvalidGraph(_NO_ORDER + kinds.shown(value))
     order = kinds.read_real(value)
     if order not in (1, -1, 2, -2, math.inf, -math.inf):
-        raise InvalidGraph(f"a matrix norm has the order fro, nuc, 1, -1, 2, -2, Infinity or -Infinity, got {order}")
+        raise InvalidGraph(_NO_ORDER + kinds.shown(value))
     return order
 
 
+_NO_ORDER = "a matrix norm has the order fro, nuc, 1, -1, 2, -2, Infinity or -Infinity, not "
 MATRIX_ORDER = kinds.Attr(
     _read_matrix_order,
     {"enum": ["fro", "nuc", 1, -1, 2, -2, "Infinity", "-Infinity"]},
@@ -284,16 +289,27 @@ MATRIX_ORDER = kinds.Attr(
 )
 
 
-def _matrix_norm(x: Node, *, ord: str | float, axis: tuple[int, ...], keepdims: bool) -> Node:
+def _matrix_axes(x: Node, axis: tuple[int, ...]) -> tuple[int, int]:
     if len(axis) != 2:
         raise ShapeMismatch(f"a matrix has two axes, got {len(axis)}")
     rows, columns = (axis_of(each, x.rank) for each in axis)
     if rows == columns:
         raise ShapeMismatch(f"a matrix has two axes, got axis {rows} twice")
+    return rows, columns
+
+
+def _small_enough(limits: Limits, x: Node, *, ord: str | float, axis: tuple[int, ...], keepdims: bool) -> None:
+    """Singular values are asked for of small matrices only."""
+    if ord in ("nuc", 2, -2):
+        small_enough(limits, ops.moveaxis(x, source=_matrix_axes(x, axis), destination=(-2, -1)))
+
+
+def _matrix_norm(x: Node, *, ord: str | float, axis: tuple[int, ...], keepdims: bool) -> Node:
+    axes = _matrix_axes(x, axis)
     if ord == "fro":
-        return ops.vector_norm(x, axis=(rows, columns), keepdims=keepdims)
-    last = ops.moveaxis(x, source=(rows, columns), destination=(-2, -1))
-    return ops.reshape(_norm_of_last(last, ord), shape=drop_axes(x.shape, (rows, columns), keepdims=keepdims))
+        return ops.vector_norm(x, axis=axes, keepdims=keepdims)
+    last = ops.moveaxis(x, source=axes, destination=(-2, -1))
+    return ops.reshape(_norm_of_last(last, ord), shape=drop_axes(x.shape, axes, keepdims=keepdims))
 
 
 def _norm_of_last(x: Node, ord: str | float) -> Node:
@@ -313,6 +329,7 @@ matrix_norm = composite(
         "axis": kinds.integers("The axes of rows and of columns.", (-2, -1)),
         "keepdims": KEEPDIMS,
     },
+    guard=_small_enough,
     inexact=True,
     torch="linalg_matrix_norm",
     family="reduction",
@@ -331,6 +348,7 @@ matrix_norm = composite(
         Refusal(((2, 2),), {"ord": 3}, "invalid_graph"),
         Refusal(((2, 2),), {"ord": "frobenius"}, "invalid_graph"),
         Refusal(((0, 0),), {"ord": 2}, "shape_mismatch"),
+        Refusal(((1, 2, 2049),), {"ord": "nuc", "axis": [2, 0]}, "limit_exceeded"),
     ),
     example="matrix_norm(x, ord='nuc')",
 )

@@ -22,13 +22,16 @@ SMOOTH_ONLY = {
     *("abs", "relu", "relu6", "nan_to_num", "maximum", "minimum", "fmax", "fmin", "remainder", "fmod", "copysign"),
     *("max", "min", "median", "vector_norm", "std", "masked_multiply", "floor_divide", "leaky_relu", "elu", "selu"),
     *("hard_sigmoid", "hard_swish", "softsign", "huber_loss", "nanmean", "nansum", "atan2", "hypot", "clip"),
+    *("nanmedian", "matrix_norm", "corrcoef"),
 }
 """What has kinks, or singular points where a random graph may well stand; other tests look there."""
 
 
 def takes_floats(op: Op, count: int) -> bool:
     needed = [attr for attr in op.attrs.values() if attr.required]
-    return len(op.operands) == count and not needed and all("f" in each.kinds for each in op.operands)
+    return (
+        len(op.operands) == count and not needed and not op.results and all("f" in each.kinds for each in op.operands)
+    )
 
 
 def is_smooth(op: Op) -> bool:
