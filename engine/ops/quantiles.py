@@ -89,10 +89,10 @@ def _median(name: str, doc: str, skips_nan: bool) -> Op:
         by_slope(_median_slope(name), reduced_axes),
         attrs={
             "method": kinds.choice(
-                "Of the two in the middle of an even number: their mean (midpoint, NumPy's), the lower (PyTorch's), "
-                "or the higher.",
-                ("midpoint", "lower", "higher"),
-                "midpoint",
+                "Of the two in the middle of an even number: the lower (PyTorch's), the higher, or their mean "
+                "(midpoint, NumPy's).",
+                ("lower", "higher", "midpoint"),
+                "lower",
             )
         },
         shape=reduced_shape,
@@ -102,7 +102,7 @@ def _median(name: str, doc: str, skips_nan: bool) -> Op:
         samples=(
             *FOLDED,
             *EMPTY[1:],
-            Sample(((4,),), {"method": "lower"}),
+            Sample(((4,),), {"method": "midpoint"}),
             Sample(((2, 4),), {"axis": 1, "method": "higher"}),
             Sample(((3, 4),), {"axis": -1, "keepdims": True}),
             Sample(([1, 2, 4, 9],)),
@@ -114,8 +114,8 @@ def _median(name: str, doc: str, skips_nan: bool) -> Op:
 
 median = _median(
     "median",
-    "The middle element over axes, or the mean of the two in the middle; NaN where there is one, or where there is "
-    "nothing. Ties share the slope evenly.",
+    "The middle element over axes, of two in the middle the lower; NaN where there is one, or where there is nothing. "
+    "Ties share the slope evenly.",
     skips_nan=False,
 )
 
