@@ -41,7 +41,10 @@ class Settings(BaseSettings):
     """Time for one request, from its body's arrival to its answer; `timeout` in a request may only lower it."""
 
     body_bytes: int = Field(64 << 20, gt=0)
-    """Largest request body, in bytes."""
+    """Largest request body in JSON, in bytes; of a compressed one, when it is expanded."""
+
+    msgpack_bytes: int = Field(256 << 20, gt=0)
+    """Largest request body in MessagePack, likewise."""
 
     url_bytes: int = Field(8 << 10, gt=0)
     """Longest path and query of a URL, in bytes."""

@@ -1,9 +1,10 @@
 """Tensors in their JSON form: strict on the way in, exact on the way out.
 
 In: a number, a boolean, a nested list of them, {"data", "dtype", "shape", "requires_grad"} or {"b64", "dtype", "shape",
-"requires_grad"}. Out: {"dtype", "shape", "data"} or {"dtype", "shape", "b64"}. Non-finite numbers are the strings
-"NaN", "Infinity" and "-Infinity" at any depth; a complex number is [re, im] in a last axis of length 2; base64 carries
-C-order little-endian bytes. A value that does not fit its dtype is refused, never wrapped.
+"requires_grad"}; in a form that has bytes, `data` may be these. Out: {"dtype", "shape", "data"} or {"dtype", "shape",
+"b64"}. Non-finite numbers are the strings "NaN", "Infinity" and "-Infinity" at any depth; a complex number is [re, im]
+in a last axis of length 2; base64 carries C-order little-endian bytes. A value that does not fit its dtype is refused,
+never wrapped.
 
 Lists are read level by level, flattening as they go: ragged lists, and types that have no business in a tensor, show
 themselves before NumPy could be lenient about them. Nothing recurses.
@@ -113,6 +114,12 @@ def _frozen(array: Array, typed: bool, requires_grad: bool | None = None) -> Ten
 
 
 def _read_data(data: Any, dtype: Dtype | None, shape: Shape | None) -> Array:
+    if isinstance(data, bytes):
+        if dtype is None or shape is None:
+            raise InvalidTensor('bytes need "dtype" and "shape" beside them')
+        return from_bytes(data, dtype, shape)
+    if isinstance(data, np.ndarray):
+        return _narrowed(data, dtype or FLOAT64).reshape(_agreed(data.shape, shape))
     flat, nested = _flattened(data)
     if dtype is not None and dtype.kind == "c":
         array, nested = _paired(flat, nested, dtype)
@@ -161,6 +168,15 @@ def _converted(flat: list[Any], dtype: Dtype | None) -> Array:
     if dtype == np.float32 and not np.array_equal(np.isinf(array), np.isinf(np.array(flat, FLOAT64))):
         raise InvalidTensor("a value does not fit float32")
     return array
+
+
+def _narrowed(array: Array, dtype: Dtype) -> Array:
+    """Numbers that were read as float64 in the real dtype that they are to have."""
+    with np.errstate(over="ignore"):
+        narrow = array.astype(dtype, copy=False)
+    if not np.isfinite(narrow).all():
+        raise InvalidTensor(f"a value does not fit {dtype.name}")
+    return narrow
 
 
 def _number(text: str) -> float:
@@ -216,7 +232,7 @@ def from_bytes(raw: bytes, dtype: Dtype, shape: Shape) -> Array:
     expected = math.prod(shape) * dtype.itemsize
     if len(raw) != expected:
         raise InvalidTensor(f"{dtype.name}{list(shape)} takes {expected} bytes, got {len(raw)}")
-    array = np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
+    array = np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
     if dtype.kind == "b" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
         raise InvalidTensor("a boolean is a byte 0 or 1")
     return array
@@ -226,6 +242,8 @@ def write_tensor(array: Array, encoding: str = "json") -> dict[str, Any]:
     """The JSON form of a tensor. `data` may be a C-contiguous array of finite numbers, which a JSON codec that knows
     NumPy writes as nested lists; anything else is lists, numbers and strings already."""
     head = {"dtype": array.dtype.name, "shape": list(array.shape)}
+    if encoding == "bytes":
+        return head | {"data": to_bytes(array)}
     if encoding == "base64":
         return head | {"b64": base64.b64encode(to_bytes(array)).decode("ascii")}
     return head | {"data": _written(array)}

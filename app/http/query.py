@@ -8,11 +8,12 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
-from app.http.reading import Posted, check_accept, validated
+from app.http.reading import Posted, accepted, validated
 from app.problems import Problem
 from app.services.deadline import Clock
 from app.settings import Settings
 from app.wire import json
+from app.wire.forms import Malformed
 from app.wire.models import NthRequest
 from engine.attrs import NON_FINITE
 from engine.errors import pointer_to
@@ -24,12 +25,12 @@ SPACE_BETWEEN_VALUES = re.compile(r"[\w)\].]\0+[\w.(\[]")
 def posted_from_query(request: Request) -> Posted[NthRequest]:
     """The request that a query spells. Raises invalid_request."""
     settings: Settings = request.app.state.settings
-    check_accept(request)
+    answer = accepted(request)
     clock = Clock(settings.seconds)
     with clock.stage("parse"):
         _refuse_spaces(request.scope["query_string"])
         body = _body(_parameters(request))
-        return Posted(validated(NthRequest, body), clock, request.app.state.answers, is_light=True)
+        return Posted(validated(NthRequest, body), clock, request.app.state.answers, True, answer)
 
 
 def _parameters(request: Request) -> dict[str, str]:
@@ -59,7 +60,7 @@ def _json(name: str, value: str) -> Any:
         return value
     try:
         return json.decode(value.encode())
-    except json.MalformedJson:
+    except Malformed:
         detail = f"the parameter {name[:64]} is {value[:60]!r}; expected a JSON number or list"
         pointer = None if name in NAMES else pointer_to("inputs", name)
         raise Problem("invalid_request", detail, pointer=pointer) from None

@@ -1,4 +1,4 @@
-"""Reading a request's body: its size, its media type, its JSON, its form.
+"""Reading a request's body: its size, its media type, its coding, its form.
 
 A route declares `posted: Annotated[Posted[GradRequest], reading(GradRequest)]`. The body is read here rather than by
 FastAPI, because it must be strict, bounded, and never walked by pydantic; the OpenAPI document is told of it by
@@ -7,6 +7,7 @@ FastAPI, because it must be strict, bounded, and never walked by pydantic; the O
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +19,9 @@ from app.services.answers import Answers
 from app.services.deadline import Clock
 from app.settings import Settings
 from app.wire import json
+from app.wire.codecs import BY_MEDIA_TYPE, CODECS, JSON, Codec
+from app.wire.compression import CODINGS, TooLarge, expand, weights
+from app.wire.forms import Malformed
 from engine.errors import pointer_to
 
 M = TypeVar("M", bound=BaseModel)
@@ -32,6 +36,14 @@ PLAIN = {
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """The form in which the client takes its answer, and the codings that it takes."""
+
+    codec: Codec
+    codings: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Posted(Generic[M]):
     """A request's model, the clock that runs for it, and who answers.
 
@@ -42,6 +54,7 @@ class Posted(Generic[M]):
     clock: Clock
     answers: Answers
     is_light: bool
+    answer: Accepted
 
 
 def reading(model: type[M]) -> Any:
@@ -50,68 +63,97 @@ def reading(model: type[M]) -> Any:
     async def read(request: Request) -> Posted[M]:
         settings: Settings = request.app.state.settings
         answers: Answers = request.app.state.answers
-        _check_media_types(request)
-        body = await _body(request, settings.body_bytes)
+        codec, coding, answer = _codec_of(request), _coding_of(request), accepted(request)
+        most = getattr(settings, codec.limit)
+        body = await _body(request, codec.limit, most)
         clock = Clock(settings.seconds)
 
         def parse() -> M:
             with clock.stage("parse"):
-                return validated(model, _decoded(body, settings.json_nesting))
+                whole = body if coding is None else _expanded(body, coding, codec.limit, most)
+                return validated(model, _decoded(whole, codec, settings.json_nesting))
 
-        is_light = len(body) <= settings.inline_bytes
-        return Posted(parse() if is_light else await answers.in_thread(parse), clock, answers, is_light)
+        is_light = len(body) <= settings.inline_bytes and coding is None
+        return Posted(parse() if is_light else await answers.in_thread(parse), clock, answers, is_light, answer)
 
     return Depends(read)
 
 
-def _check_media_types(request: Request) -> None:
-    media_type, _, parameters = request.headers.get("content-type", json.MEDIA_TYPE).partition(";")
+def _codec_of(request: Request) -> Codec:
+    """The form of the body, by its media type. Raises unsupported_media_type."""
+    media_type, _, parameters = request.headers.get("content-type", JSON.media_type).partition(";")
     subtype = media_type.strip().lower()
-    if subtype != json.MEDIA_TYPE and not (subtype.startswith("application/") and subtype.endswith("+json")):
+    codec = BY_MEDIA_TYPE.get(subtype)
+    if codec is None and subtype.startswith("application/") and subtype.endswith("+json"):
+        codec = JSON
+    if codec is None:
         hint = " (with curl: --json)" if subtype == "application/x-www-form-urlencoded" else ""
-        raise _unread(f"Content-Type {media_type[:80]!r}; expected {json.MEDIA_TYPE}{hint}")
+        raise _unread(f"Content-Type {media_type[:80]!r}; expected {' or '.join(BY_MEDIA_TYPE)}{hint}")
     charset = parameters.lower().replace('"', "").partition("charset=")[2].partition(";")[0].strip()
-    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+    if codec is JSON and charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise _unread(f"charset {charset[:40]!r}; JSON is UTF-8")
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise _unread(f"Content-Encoding {encoding[:40]!r}; expected none")
-    check_accept(request)
+    return codec
+
+
+def _coding_of(request: Request) -> str | None:
+    """How the body is compressed, if it is. Raises unsupported_media_type."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding in ("", "identity"):
+        return None
+    if coding not in CODINGS:
+        raise _unread(f"Content-Encoding {coding[:40]!r}; expected {', '.join(CODINGS)}, or none")
+    return coding
 
 
 def _unread(what: str) -> Problem:
-    return Problem("unsupported_media_type", f"the body has {what}", headers={"Accept-Post": json.MEDIA_TYPE})
+    headers = {"Accept-Post": ", ".join(BY_MEDIA_TYPE), "Accept-Encoding": ", ".join(CODINGS)}
+    return Problem("unsupported_media_type", f"the body has {what}", headers=headers)
 
 
-def check_accept(request: Request) -> None:
-    """Raise not_acceptable where the client takes no JSON."""
-    ranges = [each.partition(";") for each in request.headers.get("accept", "*/*").lower().split(",")]
-    for media_range, _, parameters in ranges:
-        refused = any(p.strip() in ("q=0", "q=0.0", "q=0.00", "q=0.000") for p in parameters.split(";"))
-        if media_range.strip() in ("*/*", "application/*", json.MEDIA_TYPE, "") and not refused:
-            return
-    raise Problem("not_acceptable", f"the answer is {json.MEDIA_TYPE}, which the Accept header leaves out")
+def accepted(request: Request) -> Accepted:
+    """What the headers say of the answer. Raises not_acceptable where the client takes none of our forms."""
+    wanted = weights(request.headers.get("accept", ""))
+    codings = request.headers.get("accept-encoding")
+    best, weight = JSON, 0.0 if wanted else 1.0
+    for codec in CODECS:
+        ranges = (*codec.media_types, "application/*", "*/*")
+        found = next((wanted[each] for each in ranges if each in wanted), 0.0)
+        if found > weight:
+            best, weight = codec, found
+    if not weight:
+        forms = " or ".join(BY_MEDIA_TYPE)
+        raise Problem("not_acceptable", f"the answer is {forms}, which the Accept header leaves out")
+    return Accepted(best, {} if codings is None else weights(codings))
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def _body(request: Request, limit: str, most: int) -> bytes:
     """The whole body, given up as soon as it is known to be too large."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and float(declared[:300]) > most:
-        raise over_limit("body_bytes", most, float(declared[:300]), "bytes of the body", 413)
+        raise over_limit(limit, most, float(declared[:300]), "bytes of the body", 413)
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > most:
-            raise over_limit("body_bytes", most, size, "bytes of the body", 413)
+            raise over_limit(limit, most, size, "bytes of the body", 413)
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-def _decoded(body: bytes, most_nesting: int) -> Any:
+def _expanded(body: bytes, coding: str, limit: str, most: int) -> bytes:
     try:
-        value = json.decode(body)
-    except json.MalformedJson as error:
-        raise Problem("invalid_json", f"the body is not JSON: {str(error)[:200]}") from error
+        return expand(body, coding, most)
+    except TooLarge:
+        raise over_limit(limit, most, most + 1, "bytes of the body, expanded: at least", 413) from None
+    except Malformed as error:
+        raise Problem("invalid_request", str(error), pointer="") from None
+
+
+def _decoded(body: bytes, codec: Codec, most_nesting: int) -> Any:
+    try:
+        value = codec.decode(body)
+    except Malformed as error:
+        raise Problem("invalid_json", f"the body is not {codec.name}: {str(error)[:200]}") from error
     depth = json.nesting(value, most_nesting)
     if depth > most_nesting:
         raise over_limit("json_nesting", most_nesting, depth, "lists and objects within one another", 400)

@@ -18,7 +18,7 @@ from app.problems import over_limit
 from app.services.deadline import Clock
 from app.services.questions import inspection_of, pointing_into_graph, question_of
 from app.settings import Settings
-from app.wire import json
+from app.wire.codecs import JSON, Codec
 from app.wire.models import CheckRequest, InspectRequest, Request
 from engine.calls import Compiled, Question, Tree, compile_question, map_tree
 from engine.check import check
@@ -40,19 +40,20 @@ class Answers:
         """Do `work` in one of the service's threads."""
         return await anyio.to_thread.run_sync(work, limiter=self._threads)
 
-    async def of(self, request: Request | InspectRequest, clock: Clock, is_light: bool) -> bytes:
-        """The answer to a request. What `is_light` may stay in the event loop, as far as its cost allows."""
+    async def of(self, request: Request | InspectRequest, clock: Clock, is_light: bool, codec: Codec = JSON) -> bytes:
+        """The answer to a request, in the form of `codec`. What `is_light` may stay in the event loop, as far as its
+        cost allows."""
         if isinstance(request, InspectRequest):
-            return await self.in_thread(partial(self._inspect, request, clock))
+            return await self.in_thread(partial(self._inspect, request, clock, codec))
         clock.lower(request.timeout)
         if isinstance(request, CheckRequest):  # which runs the graph many times
-            return await self.in_thread(partial(self._check, request, clock))
+            return await self.in_thread(partial(self._check, request, clock, codec))
         parsing = partial(self._parse, request, clock)
         question = parsing() if is_light else await self.in_thread(parsing)
         compiling = partial(self._compile, question, request, clock)
         is_light = is_light and _compile_effort(question) <= self.settings.inline_nodes
         compiled = compiling() if is_light else await self.in_thread(compiling)
-        running = partial(self._run, compiled, request, clock)
+        running = partial(self._run, compiled, request, clock, codec)
         effort = compiled.plan.flops + compiled.plan.peak_bytes + compiled.answer_bytes
         return running() if is_light and effort <= self.settings.inline_effort else await self.in_thread(running)
 
@@ -68,16 +69,16 @@ class Answers:
             raise over_limit("answer_bytes", self.settings.answer_bytes, size, "bytes of the answer's tensors")
         return compiled
 
-    def _run(self, compiled: Compiled, request: Request, clock: Clock) -> bytes:
+    def _run(self, compiled: Compiled, request: Request, clock: Clock, codec: Codec) -> bytes:
         try:
             with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
                 results = compiled.run(compiled.bind(), clock)
             with clock.stage("encode"):
-                return json.encode(_written(results, compiled, request))
+                return codec.encode(_written(results, compiled, request, codec.tensors or request.encoding))
         finally:
             compiled.release()
 
-    def _check(self, request: CheckRequest, clock: Clock) -> bytes:
+    def _check(self, request: CheckRequest, clock: Clock, codec: Codec) -> bytes:
         limits = self.settings.limits
         question = self._parse(request, clock)
         with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
@@ -85,17 +86,17 @@ class Answers:
         with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
             found = check(question, limits, clock)
         with clock.stage("encode"):
-            return json.encode(_plain(found) | {"graph": describe(described, nodes="nodes" in request.include)})
+            return codec.encode(_plain(found) | {"graph": describe(described, nodes="nodes" in request.include)})
 
-    def _inspect(self, request: InspectRequest, clock: Clock) -> bytes:
+    def _inspect(self, request: InspectRequest, clock: Clock, codec: Codec) -> bytes:
         limits = self.settings.limits
         with clock.stage("parse"):
             question = inspection_of(request, limits)
         if question.program.inputs and request.inputs is None:
-            return json.encode(describe_program(question.program))
+            return codec.encode(describe_program(question.program))
         with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
             compiled = compile_question(question, limits, clock)
-        return json.encode(describe(compiled, nodes="nodes" in request.include))
+        return codec.encode(describe(compiled, nodes="nodes" in request.include))
 
 
 def _compile_effort(question: Question) -> int:
@@ -105,12 +106,12 @@ def _compile_effort(question: Question) -> int:
     return len(question.program.statements) * max(sweeps, 1)
 
 
-def _written(results: Tree, compiled: Compiled, request: Request) -> dict[str, Any]:
-    """The answer's fields, with tensors in the encoding that was asked for."""
-    answer: dict[str, Any] = map_tree(results, partial(write_tensor, encoding=request.encoding))
+def _written(results: Tree, compiled: Compiled, request: Request, encoding: str) -> dict[str, Any]:
+    """The answer's fields, with tensors in this encoding."""
+    answer: dict[str, Any] = map_tree(results, partial(write_tensor, encoding=encoding))
     answer["graph"] = describe(compiled, nodes="nodes" in request.include)
     if "derivative_graph" in request.include and compiled.derivative:
-        answer["derivative_graph"] = write_graph(compiled.derivative_program(), request.encoding)
+        answer["derivative_graph"] = write_graph(compiled.derivative_program(), encoding)
     return answer
 
 

@@ -1,41 +1,48 @@
 """JSON in and out, strict and exact.
 
 msgspec reads: it refuses NaN, overflowing floats and byte-order marks, and keeps large integers whole, so that one
-which does not fit its dtype can be refused rather than rounded. orjson writes: NumPy arrays without a detour, each
-float in the shortest form that reads back as the same bits.
+which does not fit its dtype can be refused rather than rounded. Of large bodies app.wire.numbers reads what is plainly
+right, and leaves the rest to it. orjson writes: NumPy arrays without a detour, each float in the shortest form that
+reads back as the same bits.
 """
 
 from __future__ import annotations
 
 import json as slow_json
-import re
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
 import orjson
 
+from app.wire import numbers
+from app.wire.forms import NEGATIVE_ZERO, Malformed
+
 MEDIA_TYPE = "application/json"
+LARGE = 1 << 15
+"""Bytes from which reading numbers into arrays pays."""
 
 
-NEGATIVE_ZERO = re.compile(rb"-0(?![0-9.eE])")
-"""How Go and some others write -0.0; to msgspec, as to Python, it is the integer 0."""
+def decode(body: bytes, tensors: Collection[str] = ()) -> Any:
+    """Python objects from JSON, with arrays for long lists of numbers in the fields `tensors`. Raises Malformed."""
+    if tensors and len(body) >= LARGE:
+        try:
+            return numbers.decode(body, tensors)
+        except numbers.Unusual:
+            pass
+    return _decode_strictly(body)
 
 
-class MalformedJson(ValueError):
-    """Bytes that are not JSON in UTF-8; the message says where."""
-
-
-def decode(body: bytes) -> Any:
-    """Python objects from JSON. Raises MalformedJson."""
+def _decode_strictly(body: bytes) -> Any:
     try:
         value = msgspec.json.decode(body)
         return value if NEGATIVE_ZERO.search(body) is None else slow_json.loads(body, parse_int=_signed)
     except RecursionError:
-        raise MalformedJson("lists and objects are nested too deeply") from None
+        raise Malformed("lists and objects are nested too deeply") from None
     except UnicodeDecodeError as error:
-        raise MalformedJson(f"the body is not UTF-8 at byte {error.start}") from None
+        raise Malformed(f"the body is not UTF-8 at byte {error.start}") from None
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise MalformedJson(str(error)) from None
+        raise Malformed(str(error)) from None
 
 
 def _signed(digits: str) -> int | float:

@@ -1,0 +1,46 @@
+"""The forms in which bodies come and go, by media type: one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from app.wire import json, msgpack
+
+TENSOR_FIELDS = ("inputs", "grad_outputs", "accumulate", "tangents", "vectors", "direction")
+"""Fields of a request that hold tensors by name."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One form. `decode` raises app.wire.forms.Malformed; `tensors` is how it writes them, if the request has no choice."""
+
+    name: str
+    media_types: tuple[str, ...]
+    decode: Callable[[bytes], Any]
+    encode: Callable[[Any], bytes]
+    limit: str
+    """The setting that bounds a body of this form."""
+    tensors: str | None = None
+
+    @property
+    def media_type(self) -> str:
+        return self.media_types[0]
+
+
+def _decode_json(body: bytes) -> Any:
+    return json.decode(body, TENSOR_FIELDS)
+
+
+JSON = Codec("JSON", (json.MEDIA_TYPE,), _decode_json, json.encode, "body_bytes")
+MSGPACK = Codec(
+    "MessagePack",
+    (msgpack.MEDIA_TYPE, "application/vnd.msgpack", "application/x-msgpack"),
+    msgpack.decode,
+    msgpack.encode,
+    "msgpack_bytes",
+    tensors="bytes",
+)
+CODECS = (JSON, MSGPACK)
+BY_MEDIA_TYPE = {media_type: codec for codec in CODECS for media_type in codec.media_types}

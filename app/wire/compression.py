@@ -1,0 +1,115 @@
+"""Compressed bodies: gzip (RFC 1952) and zstd (RFC 8878), one member of either, expanded no further than a limit.
+
+An answer is compressed where that pays: where it is long, and a piece of it shrinks to a third at least. The digits of
+arbitrary floats do not, and compressing them takes longer than sending them over most networks.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import zstandard
+
+from app.wire.forms import Malformed
+
+LEAST_BYTES = 1 << 14
+SAMPLE_BYTES = 1 << 13
+LEAST_GAIN = 3.0
+GZIP = 16 + zlib.MAX_WBITS
+"""zlib's number for a gzip header of the largest window."""
+
+
+class TooLarge(Exception):
+    """An expanded body over its limit."""
+
+
+class Coding(NamedTuple):
+    """How one coding shrinks and expands. `expander()` is an object with `decompress(bytes, most)`."""
+
+    shrink: Callable[[bytes], bytes]
+    expand: Callable[[bytes, int], bytes]
+
+
+def _expand_gzip(body: bytes, most: int) -> bytes:
+    expander = zlib.decompressobj(GZIP)
+    try:
+        expanded = expander.decompress(body, most + 1)
+    except zlib.error as error:
+        raise Malformed(f"the body is not gzip: {str(error)[:100]}") from None
+    return _one_member(expanded, most, expander.eof, expander.unused_data, "gzip")
+
+
+def _expand_zstd(body: bytes, most: int) -> bytes:
+    expander = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+    parts, size, start = [], 0, 0
+    try:
+        for start in range(0, len(body), SAMPLE_BYTES):
+            # A few kilobytes may stand for gigabytes, so pieces go in one by one.
+            parts.append(expander.decompress(body[start : start + SAMPLE_BYTES]))
+            size += len(parts[-1])
+            if size > most or expander.eof:
+                break
+    except zstandard.ZstdError as error:
+        raise Malformed(f"the body is not zstd: {str(error)[:100]}") from None
+    rest = expander.unused_data or body[start + SAMPLE_BYTES :]
+    return _one_member(b"".join(parts), most, expander.eof, rest, "zstd")
+
+
+def _one_member(expanded: bytes, most: int, is_whole: bool, rest: bytes, name: str) -> bytes:
+    if len(expanded) > most:
+        raise TooLarge
+    if not is_whole:
+        raise Malformed(f"the {name} body ends too early")
+    if rest:
+        raise Malformed(f"more follows after the {name} body; expected one member")
+    return expanded
+
+
+def _shrink_gzip(body: bytes) -> bytes:
+    return zlib.compress(body, 1, GZIP)
+
+
+def _shrink_zstd(body: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=1).compress(body)
+
+
+ZSTD, GZIPPED = Coding(_shrink_zstd, _expand_zstd), Coding(_shrink_gzip, _expand_gzip)
+CODINGS: Mapping[str, Coding] = {"zstd": ZSTD, "gzip": GZIPPED, "x-gzip": GZIPPED}
+"""By name (RFC 9110, section 8.4.1), the better ones first."""
+
+
+def expand(body: bytes, coding: str, most: int) -> bytes:
+    """The body before it was compressed. Raises Malformed; TooLarge above `most` bytes; KeyError for other codings."""
+    return CODINGS[coding].expand(body, most)
+
+
+def shrink(body: bytes, accepted: Mapping[str, float]) -> tuple[bytes, str | None]:
+    """The body, compressed where a coding is accepted and it pays; and the coding's name."""
+    name = next((name for name in CODINGS if accepted.get(name, 0) > 0), None)
+    if name is None or len(body) < LEAST_BYTES:
+        return body, None
+    middle = len(body) // 2
+    sample = body[middle : middle + SAMPLE_BYTES]
+    if len(sample) < LEAST_GAIN * len(CODINGS[name].shrink(sample)):
+        return body, None
+    return CODINGS[name].shrink(body), name
+
+
+def weights(header: str) -> dict[str, float]:
+    """The names in an Accept or Accept-Encoding header, with their weights (RFC 9110, section 12.4.2)."""
+    found: dict[str, float] = {}
+    for part in header.lower().split(","):
+        name, *parameters = (each.strip() for each in part.split(";"))
+        weight = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+        if name:
+            found[name] = _weight(weight)
+    return found
+
+
+def _weight(text: str) -> float:
+    try:
+        return min(max(float(text), 0.0), 1.0)
+    except ValueError:
+        return 1.0
