@@ -374,6 +374,8 @@ class Op:
     """The kernel runs graphs of its own: it takes `run(plan, arrays)`, which keeps deadline and policies."""
     inexact: bool = False
     """Integers and booleans are computed in float64."""
+    holomorphic: bool = True
+    """Complex results have derivatives by complex operands as they have by real ones; those of conj do not."""
     view: bool = False
     """The result may share the first operand's memory."""
     packs: bool = False
@@ -555,7 +557,8 @@ def cast(node: Node, dtype: Dtype) -> Node:
     if node.weak and dtype.kind in "iu" and not np.iinfo(dtype).min <= int(node.value) <= np.iinfo(dtype).max:
         raise DtypeMismatch(f"the number {node.value} does not fit {dtype.name}")
     with np.errstate(over="ignore"):
-        return node.graph.constant(node.value.astype(dtype), weak=node.weak)
+        value = node.value.real if dtype.kind == "f" else node.value
+        return node.graph.constant(value.astype(dtype), weak=node.weak)
 
 
 class Registry:

@@ -10,13 +10,15 @@
 Rules emit nodes; they never see arrays. None stands for a zero that nobody needs to compute. A tangent has the shape
 and dtype of its primal, and so has a cotangent.
 
-A slope may be a node, a number, or a *boolean* node, which selects: the cotangent where it holds, zero elsewhere (so
+A slope may be a node, a number (a complex one, too), or a *boolean* node, which selects: the cotangent where it holds, zero elsewhere (so
 that relu and clip never multiply a zero by an infinity). Only Partials fold and stretch: no elementwise rule mentions
 a shape.
 
 Complex numbers follow PyTorch: a rule is written once, for real numbers, and read as the complex-linear map it is;
 reverse mode is its adjoint under the real inner product Re⟨u, v⟩, so slopes and factors are conjugated here, on the way
-back. Kinds of derivative that are not complex-linear (abs, real, conj) are Linear or Custom with rules of their own.
+back. Where a result is real, what its slopes give loses its imaginary part, and so does a cotangent where an operand is
+real: a slope s of a real result by a complex x stands for t ↦ Re(s·t), as conj(sign(x)) does for abs and 1 for real.
+What turns numbers into complex ones that are not holomorphic (conj, sign) has rules of its own, and its op says so.
 
 Taylor coefficients need one thing more, and only where the op is linear or bilinear: how it acts on series. Everything
 else follows from its forward rule (engine.transforms.taylor), so `taylor` returns None there.
@@ -31,7 +33,7 @@ from typing import Any, ClassVar, TypeAlias
 from engine.core import Graph, Node, cast, ops
 from engine.types import Shape, Spec, broadcast
 
-Slope: TypeAlias = "Node | float | None"
+Slope: TypeAlias = "Node | complex | None"
 Series: TypeAlias = Generator[tuple[Node, int], Any, Any]
 """Yields (node, order) to ask for a Taylor coefficient, is sent it (None for zero), returns its own."""
 
@@ -40,18 +42,18 @@ def times(g: Node | None, slope: Slope) -> Node | None:
     """Cotangent (or tangent) times slope; under nan_policy "mask" a zero `g` wins over any slope."""
     if g is None or slope is None:
         return None
-    if isinstance(slope, int | float):
+    if isinstance(slope, int | float | complex):
         return _scaled(g, slope)
     if slope.dtype.kind == "b":
         return ops.where(slope, g, 0.0)
-    if is_one(g):
+    if is_one(g) and (g.dtype.kind == "c" or slope.dtype.kind != "c"):
         return ops.broadcast_to(cast(slope, g.dtype), shape=broadcast(g.shape, slope.shape))
     if g.graph.masked:
         return ops.masked_multiply(g, slope)
     return g * slope
 
 
-def _scaled(g: Node, factor: float) -> Node | None:
+def _scaled(g: Node, factor: complex) -> Node | None:
     if factor == 0:
         return None
     return g if factor == 1 else -g if factor == -1 else g * factor
@@ -66,6 +68,8 @@ def is_one(node: Node) -> bool:
 
 def conj(x: Slope) -> Slope:
     """The conjugate of what is complex; anything else as it is."""
+    if isinstance(x, complex):
+        return x.conjugate()
     return ops.conj(x) if isinstance(x, Node) and x.dtype.kind == "c" else x
 
 
@@ -110,7 +114,7 @@ class Partials:
         for at, t in enumerate(tangents):
             if t is not None:
                 total = plus(total, times(t, self._slope(node, at)))
-        return None if total is None else ops.broadcast_to(total, shape=node.shape)
+        return None if total is None else ops.broadcast_to(cast(total, node.dtype), shape=node.shape)
 
     def reverse(self, node: Node, g: Node, wanted: Sequence[bool]) -> list[Node | None]:
         return [

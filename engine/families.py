@@ -23,14 +23,18 @@ from typing import Any
 from engine import attrs as kinds
 from engine.core import Attrs, Derivative, Node, Op, Operand, Refusal, Sample, define, ops
 from engine.derivative import Flat, Linear, Partials, Slope
-from engine.types import BOOL, DTYPES, INT64, Dtype, Shape, axes_of, broadcast, drop_axes
+from engine.types import BOOL, DTYPES, INT64, Dtype, Shape, axes_of, broadcast, drop_axes, to_real
 
-# By the dtypes they take: X and X1X2 all that are not complex, REAL and REALS no booleans either, ANY all.
+# By the dtypes they take: X and X1X2 all that are not complex, REAL and REALS no booleans either; ANY and ANYS all,
+# NUMERIC and NUMERICS all but booleans.
 X = (Operand("x"),)
 X1X2 = (Operand("x1"), Operand("x2"))
 REAL = (Operand("x", "iuf"),)
 REALS = (Operand("x1", "iuf"), Operand("x2", "iuf"))
 ANY = (Operand("x", "biufc"),)
+ANYS = (Operand("x1", "biufc"), Operand("x2", "biufc"))
+NUMERIC = (Operand("x", "iufc"),)
+NUMERICS = (Operand("x1", "iufc"), Operand("x2", "iufc"))
 POINTWISE = (Sample(((),)), Sample(((3,),)), Sample(((2, 3),)), Sample(((0,),)))
 PAIRWISE = (
     Sample(((), ())),
@@ -58,6 +62,11 @@ def boolean(*dtypes: Dtype, **attrs: Any) -> Dtype:
 
 def int64(*dtypes: Dtype, **attrs: Any) -> Dtype:
     return INT64
+
+
+def part_dtype(dtype: Dtype, *others: Dtype, **attrs: Any) -> Dtype:
+    """The real dtype of a magnitude, an angle, or a part of a complex number."""
+    return to_real(dtype)
 
 
 def named_dtype(*dtypes: Dtype, dtype: str, **attrs: Any) -> Dtype:

@@ -83,6 +83,19 @@ def to_inexact(dtype: Dtype) -> Dtype:
     return dtype if is_inexact(dtype) else FLOAT64
 
 
+def to_real(dtype: Dtype) -> Dtype:
+    """The dtype of the parts of a complex number; any other dtype as it is."""
+    return _PARTS.get(dtype, dtype)
+
+
+def to_complex(dtype: Dtype) -> Dtype:
+    """The complex dtype that holds numbers of this one in full: complex64 for float32, else complex128."""
+    return DTYPES["complex64"] if to_real(dtype) == DTYPES["float32"] else DTYPES["complex128"]
+
+
+_PARTS = {DTYPES["complex64"]: DTYPES["float32"], DTYPES["complex128"]: FLOAT64}
+
+
 def broadcast(*shapes: Shape) -> Shape:
     """The common shape of operands, by the Array API's broadcasting. Raises ShapeMismatch."""
     if len(set(shapes)) == 1:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import math
+import builtins
 from typing import Any
 
 import numpy as np
 
-from engine.core import Node, Operand, Sample, define, ops
-from engine.derivative import Bilinear, Flat, Linear, Slope, is_one, times, unbroadcast
+from engine.core import Node, Sample, define, ops
+from engine.derivative import Bilinear, Custom, Flat, Linear, Slope, conj, is_one, times, unbroadcast
 from engine.errors import LimitExceeded
-from engine.families import ANY, MISMATCH, REAL, REALS, batch_aligned, binary, rounding, same_shape, unary
+from engine.families import (
+    ANY,
+    ANYS,
+    MISMATCH,
+    NUMERIC,
+    NUMERICS,
+    POINTWISE,
+    REALS,
+    batch_aligned,
+    binary,
+    over,
+    part_dtype,
+    same_shape,
+    unary,
+)
 from engine.limits import Limits
 from engine.types import broadcast
 
@@ -19,7 +33,7 @@ add = binary(
     "Sum, element by element.",
     np.add,
     (lambda out, x, y: 1.0, lambda out, x, y: 1.0),
-    operands=(Operand("x1", "biufc"), Operand("x2", "biufc")),
+    operands=ANYS,
     refusals=MISMATCH,
 )
 
@@ -28,7 +42,7 @@ subtract = binary(
     "Difference, element by element.",
     np.subtract,
     (lambda out, x, y: 1.0, lambda out, x, y: -1.0),
-    operands=(Operand("x1", "iufc"), Operand("x2", "iufc")),
+    operands=NUMERICS,
     torch="sub",
     refusals=MISMATCH,
 )
@@ -51,6 +65,7 @@ multiply = binary(
         left=lambda g, x, y: unbroadcast(times(g, y), x.shape),
         right=lambda g, x, y: unbroadcast(times(g, x), y.shape),
     ),
+    operands=ANYS,
     torch="mul",
     refusals=MISMATCH,
 )
@@ -68,6 +83,7 @@ masked_multiply = binary(
         left=lambda g, x, y: unbroadcast(ops.masked_multiply(g, y), x.shape),
         right=lambda g, x, y: unbroadcast(ops.masked_multiply(g, x), y.shape),
     ),
+    operands=ANYS,
     flops=3,
 )
 
@@ -83,6 +99,7 @@ divide = binary(
     np.divide,
     (lambda out, x, y: _reciprocal(y), lambda out, x, y: -out * ops.reciprocal(y)),
     at=((-2.0, 2.0), (0.5, 2.0)),
+    operands=ANYS,
     inexact=True,
     torch="div",
     refusals=MISMATCH,
@@ -93,7 +110,7 @@ negative = unary(
     "The value with its sign changed.",
     np.negative,
     lambda out, x: -1.0,
-    operands=(Operand("x", "iufc"),),
+    operands=NUMERIC,
     inexact=False,
     torch="neg",
 )
@@ -119,10 +136,12 @@ square = unary(
     lambda out, x: 2.0 * x,
     inexact=False,
     torch="pow",
-    operands=REAL,
+    operands=NUMERIC,
 )
 
-reciprocal = unary("reciprocal", "One over the value.", np.reciprocal, lambda out, x: -(out * out), at=(0.5, 2.0))
+reciprocal = unary(
+    "reciprocal", "One over the value.", np.reciprocal, lambda out, x: -(out * out), at=(0.5, 2.0), operands=ANY
+)
 
 
 def _base_slope(out: Node, x: Node, y: Node) -> Slope:
@@ -137,19 +156,28 @@ def _base_slope(out: Node, x: Node, y: Node) -> Slope:
 
 
 def _exponent_slope(out: Node, x: Node, y: Node) -> Slope:
-    settled = ops.logical_and(ops.equal(x, 0.0), y >= 0.0)
+    settled = ops.logical_and(ops.equal(x, 0.0), _is_not_negative(y))
     return ops.where(settled, 0.0, out * ops.log(x))
 
 
-def _constant(y: Node) -> float | None:
-    """The exponent where it is one number that the graph knows."""
-    return None if y.value is None or y.size != 1 or y.rank else float(y.value)
+def _is_not_negative(y: Node) -> Node:
+    if y.dtype.kind != "c":
+        return y >= 0.0
+    return ops.logical_and(ops.real(y) >= 0.0, ops.equal(ops.imag(y), 0.0))
+
+
+def _constant(y: Node) -> complex | None:
+    """The exponent where it is one number that the graph knows: a float where it has no imaginary part."""
+    if y.value is None or y.size != 1 or y.rank:
+        return None
+    value = complex(y.value)
+    return value if value.imag else value.real
 
 
 def _bounded_exponent(limits: Limits, x: Node, y: Node) -> None:
     exponent = _constant(y)
-    if exponent is not None and math.fabs(exponent) > limits.constant_exponent:
-        raise LimitExceeded("constant_exponent", limits.constant_exponent, exponent, "exponent of pow")
+    if exponent is not None and builtins.abs(exponent) > limits.constant_exponent:
+        raise LimitExceeded("constant_exponent", limits.constant_exponent, builtins.abs(exponent), "exponent of pow")
 
 
 pow = binary(
@@ -158,7 +186,7 @@ pow = binary(
     np.power,
     (_base_slope, _exponent_slope),
     at=((0.5, 2.0), (-2.0, 2.0)),
-    operands=REALS,
+    operands=NUMERICS,
     flops=20,
     samples=(
         Sample(((3,), (3,))),
@@ -197,10 +225,32 @@ abs = unary(
     "abs",
     "The magnitude; its slope at 0 is 0.",
     np.abs,
-    lambda out, x: ops.sign(x),
+    lambda out, x: conj(ops.sign(x)),
     at=(0.5, 2.0),
     inexact=False,
-    operands=REAL,
+    operands=NUMERIC,
+    returns=part_dtype,
 )
 
-sign = rounding("sign", "-1, 0 or 1; its derivative is zero.", np.sign, operands=REAL, at=(0.5, 2.0))
+
+def _turned(node: Node, t: Node) -> Node | None:
+    """How the direction of x turns along t: i·s·Im(s̄·t) / |x|, where s is the sign. A map that is its own adjoint."""
+    if node.dtype.kind != "c":
+        return None
+    return over(node * (1j * ops.imag(ops.conj(node) * t)), ops.abs(node.inputs[0]))
+
+
+sign = define(
+    "sign",
+    "-1, 0 or 1, with derivative zero; of a complex number its direction, x / abs(x), and 0 of 0.",
+    operands=NUMERIC,
+    shape=same_shape,
+    kernel=np.sign,
+    derivative=Custom(_turned, lambda node, g: [_turned(node, g)]),
+    batch=batch_aligned,
+    holomorphic=False,
+    family="rounding",
+    aliases=("sgn",),
+    domain=((0.5, 2.0),),
+    samples=POINTWISE,
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jsonschema
@@ -106,24 +107,26 @@ def takes_complex(case: Case) -> bool:
 
 
 COMPLEX = [case.of("complex128") for case in CASES if takes_complex(case)]
-every_complex_case = pytest.mark.parametrize("case", COMPLEX, ids=ids)
-every_moving_complex_case = pytest.mark.parametrize("case", [each for each in COMPLEX if each.moving], ids=ids)
+COMPLEX_MOVING = [case for case in COMPLEX if case.moving]
+OF_COMPLEX = (properties.batch_agrees_with_a_loop, properties.value_is_as_declared)
 
 
-@every_complex_case
-def test_complex_value_is_as_declared(case: Case) -> None:
-    properties.value_is_as_declared(case)
+def name_of(each: Any) -> str:
+    return each.__name__ if callable(each) else str(each)
 
 
-@every_moving_complex_case
-def test_complex_forward_mode_agrees_with_differences(case: Case) -> None:
-    if case.op.family != SHAPERS:
-        properties.forward_agrees_with_differences(case)
+@pytest.mark.parametrize("holds", OF_COMPLEX, ids=name_of)
+@pytest.mark.parametrize("case", COMPLEX, ids=ids)
+def test_property_of_complex_operands(case: Case, holds: Callable[[Case], None]) -> None:
+    holds(case)
 
 
-@every_moving_complex_case
-def test_complex_reverse_mode_agrees_with_forward_mode(case: Case) -> None:
-    properties.reverse_agrees_with_forward(case)
+@pytest.mark.parametrize("holds", properties.SMOOTH, ids=name_of)
+@pytest.mark.parametrize("case", COMPLEX_MOVING, ids=ids)
+def test_property_of_complex_derivatives(case: Case, holds: Callable[[Case], None]) -> None:
+    """Directions have random phases, so real and imaginary parts move apart."""
+    if not (case.op.family == SHAPERS and holds is properties.forward_agrees_with_differences):
+        holds(case)
 
 
 # Text, JSON, plans

@@ -252,15 +252,18 @@ def _examples(array: Array) -> Array:
     return np.stack([array, np.flip(array), array][:BATCH])
 
 
+NARROW = {"float64": "float32", "complex128": "complex64"}
+
+
 def single_precision_stays(case: Case) -> None:
     """Of float32 operands, value, tangent, gradient and second order are float32, near those of float64."""
-    narrow, wide = _outcomes(case.of("float32")), _outcomes(case)
+    narrow, wide = _outcomes(case.of(NARROW[case.dtype])), _outcomes(case)
     for what, found in narrow.items():
         for a, b in zip(found, wide[what], strict=True):
             is_given = what in ("the value", "the tangent") and case.sample.attrs.get("dtype")
-            expected = np.float32 if b.dtype == np.float64 and not is_given else b.dtype
-            assert a.dtype == expected, f"{what} of float32 is {a.dtype}"
-            assert_close(a, _within(b, a.dtype), 5e-3, f"{what} in float32")
+            expected = b.dtype if is_given else NARROW.get(b.dtype.name, b.dtype)
+            assert a.dtype == expected, f"{what} of {NARROW[case.dtype]} is {a.dtype}"
+            assert_close(a, _within(b, a.dtype), 5e-3, f"{what} in {a.dtype}")
 
 
 def _within(array: Array, dtype: Any) -> Array:
@@ -273,7 +276,8 @@ def _within(array: Array, dtype: Any) -> Array:
 
 def _outcomes(case: Case) -> dict[str, list[Array]]:
     scene = Derived(case)
-    arrays = as_before(Derived(case.of("float64")).arrays, scene.arrays)
+    wide = next((name for name, narrow in NARROW.items() if narrow == case.dtype), case.dtype)
+    arrays = as_before(Derived(case.of(wide)).arrays, scene.arrays)
     gradient = scene.gradient()
     groups = {
         "the value": list(scene.results),
@@ -286,14 +290,14 @@ def _outcomes(case: Case) -> dict[str, list[Array]]:
 
 def nothing_is_widened(case: Case) -> None:
     """Of float32 operands, no tensor on the way to a gradient is computed in float64."""
-    scene = Derived(case.of("float32"))
+    scene = Derived(case.of(NARROW[case.dtype]))
     if case.sample.attrs.get("dtype"):
         return
     nodes = [*scene.results, *scene.gradient()]
     small = max((array.size for array in scene.case.arrays.values()), default=0)
     for node in scene.graph.live(nodes):
-        is_wide = node.dtype == np.float64 and node.inputs
-        assert not is_wide or node.size < max(small, 2), f"{node} is computed in float64"
+        is_wide = node.dtype.name in NARROW and node.inputs
+        assert not is_wide or node.size < max(small, 2), f"{node} is computed in {node.dtype}"
 
 
 def derivatives_are_as_declared(case: Case) -> None:
