@@ -10,9 +10,9 @@
 Rules emit nodes; they never see arrays. None stands for a zero that nobody needs to compute. A tangent has the shape
 and dtype of its primal, and so has a cotangent.
 
-A slope may be a node, a number (a complex one, too), or a *boolean* node, which selects: the cotangent where it holds, zero elsewhere (so
-that relu and clip never multiply a zero by an infinity). Only Partials fold and stretch: no elementwise rule mentions
-a shape.
+A slope may be a node, a number (a complex one, too), or a *boolean* node, which selects: the cotangent where it holds,
+zero elsewhere (so that relu and clip never multiply a zero by an infinity). Only Partials fold and stretch: no
+elementwise rule mentions a shape.
 
 Complex numbers follow PyTorch: a rule is written once, for real numbers, and read as the complex-linear map it is;
 reverse mode is its adjoint under the real inner product Re⟨u, v⟩, so slopes and factors are conjugated here, on the way
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, overload
 
 from engine.core import Graph, Node, cast, ops
 from engine.types import Shape, Spec, broadcast
@@ -64,6 +64,14 @@ def is_one(node: Node) -> bool:
     if node.op is ops.broadcast_to:
         node = node.inputs[0]
     return node.value is not None and node.size == 1 and bool(node.value == 1)
+
+
+@overload
+def conj(x: Node) -> Node: ...
+
+
+@overload
+def conj(x: Slope) -> Slope: ...
 
 
 def conj(x: Slope) -> Slope:

@@ -12,16 +12,18 @@ from engine import attrs
 from engine.core import Node, Refusal, Sample, ops
 from engine.derivative import Slope
 from engine.errors import InvalidGraph
-from engine.families import binary, costly, over
+from engine.families import ANY, binary, costly, over
 from engine.limits import Limits
 
 LARGEST_ORDER = 170
 
-sin = costly("sin", "Sine of an angle in radians.", np.sin, lambda out, x: ops.cos(x))
+sin = costly("sin", "Sine of an angle in radians.", np.sin, lambda out, x: ops.cos(x), operands=ANY)
 
-cos = costly("cos", "Cosine of an angle in radians.", np.cos, lambda out, x: -ops.sin(x))
+cos = costly("cos", "Cosine of an angle in radians.", np.cos, lambda out, x: -ops.sin(x), operands=ANY)
 
-tan = costly("tan", "Tangent of an angle in radians.", np.tan, lambda out, x: out * out + 1.0, at=(-1.0, 1.0))
+tan = costly(
+    "tan", "Tangent of an angle in radians.", np.tan, lambda out, x: out * out + 1.0, at=(-1.0, 1.0), operands=ANY
+)
 
 asin = costly(
     "asin",
@@ -29,6 +31,7 @@ asin = costly(
     np.arcsin,
     lambda out, x: ops.rsqrt((1.0 - x) * (1.0 + x)),
     at=(-0.8, 0.8),
+    operands=ANY,
 )
 
 acos = costly(
@@ -37,24 +40,29 @@ acos = costly(
     np.arccos,
     lambda out, x: -ops.rsqrt((1.0 - x) * (1.0 + x)),
     at=(-0.8, 0.8),
+    operands=ANY,
 )
 
-atan = costly("atan", "Inverse tangent, in radians.", np.arctan, lambda out, x: ops.reciprocal(x * x + 1.0))
+atan = costly(
+    "atan", "Inverse tangent, in radians.", np.arctan, lambda out, x: ops.reciprocal(x * x + 1.0), operands=ANY
+)
 
-sinh = costly("sinh", "Hyperbolic sine.", np.sinh, lambda out, x: ops.cosh(x))
+sinh = costly("sinh", "Hyperbolic sine.", np.sinh, lambda out, x: ops.cosh(x), operands=ANY)
 
-cosh = costly("cosh", "Hyperbolic cosine.", np.cosh, lambda out, x: ops.sinh(x))
+cosh = costly("cosh", "Hyperbolic cosine.", np.cosh, lambda out, x: ops.sinh(x), operands=ANY)
 
-tanh = costly("tanh", "Hyperbolic tangent.", np.tanh, lambda out, x: 1.0 - out * out)
+tanh = costly("tanh", "Hyperbolic tangent.", np.tanh, lambda out, x: 1.0 - out * out, operands=ANY)
 
-asinh = costly("asinh", "Inverse hyperbolic sine.", np.arcsinh, lambda out, x: ops.rsqrt(x * x + 1.0))
+asinh = costly("asinh", "Inverse hyperbolic sine.", np.arcsinh, lambda out, x: ops.rsqrt(x * x + 1.0), operands=ANY)
 
 acosh = costly(
     "acosh",
     "Inverse hyperbolic cosine, of values from 1.",
     np.arccosh,
-    lambda out, x: ops.rsqrt((x - 1.0) * (x + 1.0)),
+    # Two roots: that of the product has the wrong sign left of the imaginary axis.
+    lambda out, x: ops.rsqrt(x - 1.0) * ops.rsqrt(x + 1.0),
     at=(1.5, 3.0),
+    operands=ANY,
 )
 
 atanh = costly(
@@ -63,6 +71,7 @@ atanh = costly(
     np.arctanh,
     lambda out, x: ops.reciprocal((1.0 - x) * (1.0 + x)),
     at=(-0.8, 0.8),
+    operands=ANY,
 )
 
 

@@ -6,8 +6,6 @@ are linear over the reals, not over the complex numbers; their adjoints are thos
 
 from __future__ import annotations
 
-import numpy as np
-
 from typing import Any
 
 import numpy as np

@@ -225,7 +225,7 @@ einsum = composite(
     "A letter twice in a term is a diagonal; '...' stands for axes that broadcast. "
     "Without '->' the result has the letters that occur once, in alphabetical order.",
     _einsum,
-    operands=(Operand("operands", "iuf", variadic=True),),
+    operands=(Operand("operands", "iufc", variadic=True),),
     attrs={"equation": attrs.text("A term of letters for each operand, and for the result: 'ij,jk->ik'.")},
     order=("equation", "operands"),
     guard=_few_operands,

@@ -16,7 +16,7 @@ from engine.core import Attrs, Node, Operand, Refusal, Sample, cast, define, ops
 from engine.derivative import Flat, filled
 from engine.errors import DtypeMismatch, InvalidGraph
 from engine.families import ANY, REAL, composite, free, named_dtype
-from engine.types import DTYPES, Shape, Spec, axis_of, broadcast
+from engine.types import DTYPES, Shape, Spec, axis_of, broadcast, to_real
 
 FLOAT = kinds.dtype(default="float64")
 LIKE = kinds.dtype("Dtype of the result; that of x when absent.", None)
@@ -229,7 +229,7 @@ def _linspace(start: Node, stop: Node, *, num: int, endpoint: bool, axis: int, d
     lead = broadcast(start.shape, stop.shape)
     place = axis_of(axis, len(lead) + 1)
     start, stop = (ops.reshape(ops.broadcast_to(x, shape=lead), shape=(*lead, 1)) for x in (start, stop))
-    places = ops.arange.on(start.graph, start=num, dtype=start.dtype.name)
+    places = ops.arange.on(start.graph, start=num, dtype=to_real(start.dtype).name)
     out = start + places * ((stop - start) / max(num - endpoint, 1))
     if endpoint and num > 1:
         out = ops.where(ops.equal(places, num - 1), stop, out)  # exactly, whatever the steps were rounded to
@@ -241,7 +241,7 @@ linspace = composite(
     "linspace",
     "Evenly spaced numbers from start to stop, along a new axis.",
     _linspace,
-    operands=(Operand("start"), Operand("stop")),
+    operands=(Operand("start", "biufc"), Operand("stop", "biufc")),
     inexact=True,
     attrs={
         "num": kinds.integer("How many."),

@@ -11,7 +11,7 @@ import numpy as np
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Refusal, Sample, ops
 from engine.errors import ShapeMismatch
-from engine.families import batch_same, batch_shifted, composite, listed, rearranged, same_shape, structural
+from engine.families import ANY, batch_same, batch_shifted, composite, listed, rearranged, same_shape, structural
 from engine.ops.reducing import DTYPE
 from engine.types import Shape, axis_of, drop_axes
 
@@ -177,6 +177,7 @@ trace = composite(
     "trace",
     "Sum of a diagonal of the last two axes.",
     lambda x, *, offset, dtype: ops.sum(ops.diagonal(x, offset=offset), axis=-1, dtype=dtype),
+    operands=ANY,
     attrs={"offset": kinds.integer("Which diagonal: above the main one where positive.", 0), "dtype": DTYPE},
     samples=(
         Sample(((3, 3),)),

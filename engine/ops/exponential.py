@@ -13,15 +13,21 @@ import numpy as np
 
 from engine.core import Node, ops
 from engine.derivative import Slope
-from engine.families import binary, costly, unary
+from engine.families import ANY, binary, costly, unary
 
-exp = costly("exp", "e to the power of the value.", np.exp, lambda out, x: out)
+exp = costly("exp", "e to the power of the value.", np.exp, lambda out, x: out, operands=ANY)
 
-exp2 = costly("exp2", "2 to the power of the value.", np.exp2, lambda out, x: math.log(2.0) * out)
 
-expm1 = costly("expm1", "exp(x) - 1, exact near 0.", np.expm1, lambda out, x: out + 1.0)
+def _exp2(x: Any) -> Any:
+    # NumPy's is real only. A number of Python's is weak: complex64 stays.
+    return np.exp2(x) if x.dtype.kind == "f" else np.exp(x * math.log(2.0))
 
-log = costly("log", "Natural logarithm.", np.log, lambda out, x: ops.reciprocal(x), at=(0.5, 2.0))
+
+exp2 = costly("exp2", "2 to the power of the value.", _exp2, lambda out, x: math.log(2.0) * out, operands=ANY)
+
+expm1 = costly("expm1", "exp(x) - 1, exact near 0.", np.expm1, lambda out, x: out + 1.0, operands=ANY)
+
+log = costly("log", "Natural logarithm.", np.log, lambda out, x: ops.reciprocal(x), at=(0.5, 2.0), operands=ANY)
 
 log1p = costly(
     "log1p",
@@ -29,10 +35,18 @@ log1p = costly(
     np.log1p,
     lambda out, x: ops.reciprocal(x + 1.0),
     at=(-0.5, 2.0),
+    operands=ANY,
     torch="log1_p",
 )
 
-log2 = costly("log2", "Logarithm to base 2.", np.log2, lambda out, x: ops.reciprocal(x * math.log(2.0)), at=(0.5, 2.0))
+log2 = costly(
+    "log2",
+    "Logarithm to base 2.",
+    np.log2,
+    lambda out, x: ops.reciprocal(x * math.log(2.0)),
+    at=(0.5, 2.0),
+    operands=ANY,
+)
 
 log10 = costly(
     "log10",
@@ -40,6 +54,7 @@ log10 = costly(
     np.log10,
     lambda out, x: ops.reciprocal(x * math.log(10.0)),
     at=(0.5, 2.0),
+    operands=ANY,
 )
 
 logaddexp = binary(
@@ -56,7 +71,7 @@ def _root_slope(out: Node, x: Node) -> Slope:
     return 0.5 * ops.reciprocal(out)
 
 
-sqrt = unary("sqrt", "Square root; its slope at 0 is infinite.", np.sqrt, _root_slope, at=(0.5, 2.0))
+sqrt = unary("sqrt", "Square root; its slope at 0 is infinite.", np.sqrt, _root_slope, at=(0.5, 2.0), operands=ANY)
 
 
 def _rsqrt(x: Any) -> Any:
@@ -69,6 +84,7 @@ rsqrt = unary(
     _rsqrt,
     lambda out, x: -0.5 * out * ops.reciprocal(x),
     at=(0.5, 2.0),
+    operands=ANY,
     flops=2,
 )
 

@@ -11,6 +11,9 @@ LAPACK's choice; only what does not depend on it means anything.
 A symmetric matrix is taken as the symmetric part of what is given, (A + Aᵀ)/2. For a symmetric matrix that is the
 same, and it makes gradients symmetric and equal to differences of values in every direction, asymmetric ones too.
 
+Of complex matrices read the transpose as the adjoint, symmetric as Hermitian, orthonormal as unitary: `_adjoint` is the
+conjugate transpose. What is left free is then a phase and not a sign: vectors turn by no more of it than they must.
+
 Where an inverse of a triangular factor is needed it is `inv` of it: a series of an inverse costs products only.
 """
 
@@ -26,9 +29,9 @@ from engine import attrs
 from engine.core import RESULT, Attrs, Node, Op, Refusal, Sample, define, ops
 from engine.derivative import Custom, plus, times
 from engine.errors import NotDifferentiable, ShapeMismatch
-from engine.families import X, batch_same
+from engine.families import ANY, batch_same, part_dtype
 from engine.ops.linalg import NO_SQUARES, order_of, small_enough
-from engine.types import Shape
+from engine.types import Dtype, Shape
 
 SYMMETRIC = [[2.0, 0.5, -0.3], [0.5, 0.0, 0.7], [-0.3, 0.7, -1.5]]
 """Its eigenvalues are far apart."""
@@ -64,7 +67,8 @@ def _matrix(name: str, shape: Shape) -> tuple[Shape, int, int]:
 def _factorisation(name: str, doc: str, kernel: Callable[..., Any], cost: int, **record: Any) -> Op:
     """One matrix, or a stack of them; `cost` operations per m·n·min(m, n)."""
     defaults: dict[str, Any] = {
-        "operands": X,
+        "operands": ANY,
+        "holomorphic": False,
         "family": "linear algebra",
         "inexact": True,
         "guard": small_enough,
@@ -80,16 +84,16 @@ def _results(node: Node) -> tuple[Node, ...]:
     return tuple(node.graph.intern(RESULT, (node,), {"index": at}) for at in range(len(node.op.results)))
 
 
-def _transposed(x: Node) -> Node:
-    return ops.matrix_transpose(x)
+def _adjoint(x: Node) -> Node:
+    return ops.adjoint(x)
 
 
 def _symmetric(x: Node) -> Node:
-    return 0.5 * (x + _transposed(x))
+    return 0.5 * (x + _adjoint(x))
 
 
 def _skew(x: Node) -> Node:
-    return 0.5 * (x - _transposed(x))
+    return 0.5 * (x - _adjoint(x))
 
 
 def _as_row(values: Node) -> Node:
@@ -119,11 +123,19 @@ def _inverse_gaps(values: Node) -> Node:
     return ops.where(ops.equal(gaps, 0.0), math.nan, 1.0 - identity) / gaps
 
 
-def _inverse_sums(values: Node) -> Node:
-    """1/(σ_i + σ_j), and 0 on the diagonal."""
+def _inverse_sums(values: Node, dtype: Dtype) -> Node:
+    """1/(σ_i + σ_j), for what is skew; 0 on the diagonal, unless there are imaginary numbers to stand there."""
+    sums = _as_row(values) + _as_column(values)
+    if dtype.kind == "c":
+        return ops.reciprocal(sums)
     identity = _identity(values)
     apart = 1.0 - identity
-    return apart / (apart * (_as_row(values) + _as_column(values)) + identity)
+    return apart / (apart * sums + identity)
+
+
+def _lower_half(x: Node) -> Node:
+    """Murray's Φ: the lower triangle, with half of the diagonal. With its transpose it makes up a symmetric x."""
+    return 0.5 * (ops.tril(x) + ops.tril(x, k=-1))
 
 
 # QR: Walter and Lehmann, Algorithmic differentiation of linear algebra functions, arXiv:1001.1654; Seeger and others,
@@ -155,12 +167,15 @@ def _smooth_qr(node: Node) -> tuple[Node, Node, Node, bool]:
 
 
 def _qr_forward(node: Node, t: Node) -> tuple[Node, Node]:
-    """Q' = Q Ω + (1 − QQᵀ) t R⁻¹ and R' = Qᵀt − Ω R, where Ω = QᵀQ' is skew with the lower triangle of Qᵀt R⁻¹."""
+    """Q' = Q Ω + (1 − QQᵀ) t R⁻¹ and R' = Qᵀt − Ω R, where Ω = QᵀQ' is skew with the lower triangle of Qᵀt R⁻¹.
+
+    On its diagonal Ω has what keeps R's diagonal real.
+    """
     q, r, inverse, is_tall = _smooth_qr(node)
-    inside = _transposed(q) @ t
+    inside = _adjoint(q) @ t
     turned = ops.slice(inside, index=("...", (None, r.shape[-2], None))) @ inverse
-    below = ops.tril(turned, k=-1)
-    turn = below - _transposed(below)
+    below = _lower_half(turned)
+    turn = below - _adjoint(below)
     change = q @ turn
     if is_tall:
         change = change + (t @ inverse - q @ turned)
@@ -171,13 +186,13 @@ def _qr_reverse(node: Node, g: tuple[Node | None, Node | None]) -> Node | None:
     """The adjoint of the forward rule, line by line from below."""
     q, r, inverse, is_tall = _smooth_qr(node)
     to_q, to_r = g[0], g[1] and ops.triu(g[1])
-    along = to_q and _transposed(q) @ to_q
-    to_turn = plus(along, to_r and -(to_r @ _transposed(r)))
+    along = to_q and _adjoint(q) @ to_q
+    to_turn = plus(along, to_r and -(to_r @ _adjoint(r)))
     assert to_turn is not None
-    to_turned = q @ ops.tril(to_turn - _transposed(to_turn), k=-1)
+    to_turned = q @ _lower_half(to_turn - _adjoint(to_turn))
     if is_tall and to_q is not None and along is not None:
         to_turned = to_turned + (to_q - q @ along)
-    to_x = to_turned @ _transposed(inverse)
+    to_x = to_turned @ _adjoint(inverse)
     if to_x.shape != node.inputs[0].shape:
         to_x = ops.unslice(to_x, shape=node.inputs[0].shape, index=_leading(to_x.shape))
     return plus(to_r and q @ to_r, to_x)
@@ -269,7 +284,7 @@ class _ValuesOnly(tuple[Any, ...]):
 
 def _svdvals_forward(node: Node, t: Node) -> Node:
     u, _, vh = _reduced(node.inputs[0])
-    return ops.sum(u * (t @ _transposed(vh)), axis=-2)
+    return ops.real(ops.sum(ops.conj(u) * (t @ _adjoint(vh)), axis=-2))
 
 
 def _svdvals_reverse(node: Node, g: Node) -> Node:
@@ -281,17 +296,17 @@ def _svd_forward(node: Node, t: Node) -> tuple[Any, ...]:
     if node.attrs["full_matrices"]:
         return _ValuesOnly((None, _svdvals_forward(node, t), None))
     u, s, vh = _results(node)
-    left, right = t @ _transposed(vh), _transposed(u) @ t
-    inside = _transposed(u) @ left
+    left, right = t @ _adjoint(vh), _adjoint(u) @ t
+    inside = _adjoint(u) @ left
     together = _slowed(_symmetric(inside), _inverse_gaps(s))
-    apart = _slowed(_skew(inside), _inverse_sums(s))
+    apart = _slowed(_skew(inside), _inverse_sums(s, u.dtype))
     to_u, to_vh = u @ (together + apart), (apart - together) @ vh
     # What leaves the spans of U and V, where they are not all there is.
     if u.shape[-2] > u.shape[-1]:
         to_u = to_u + _slowed(left - u @ inside, _as_row(ops.reciprocal(s)))
     if vh.shape[-1] > vh.shape[-2]:
         to_vh = to_vh + _slowed(right - inside @ vh, _as_column(ops.reciprocal(s)))
-    return to_u, ops.sum(u * left, axis=-2), to_vh
+    return to_u, ops.real(ops.sum(ops.conj(u) * left, axis=-2)), to_vh
 
 
 def _svd_reverse(node: Node, g: tuple[Node | None, Node | None, Node | None]) -> Node | None:
@@ -302,17 +317,17 @@ def _svd_reverse(node: Node, g: tuple[Node | None, Node | None, Node | None]) ->
     if node.attrs["full_matrices"]:
         raise _no_full_vectors()
     u, s, vh = _results(node)
-    by_u = to_u and _transposed(u) @ to_u
-    by_v = to_vh and vh @ _transposed(to_vh)
+    by_u = to_u and _adjoint(u) @ to_u
+    by_v = to_vh and vh @ _adjoint(to_vh)
     together, apart = plus(by_u, by_v), plus(by_u, by_v and -by_v)
     assert together is not None and apart is not None
-    turn = _symmetric(_slowed(together, _inverse_gaps(s))) + _skew(_slowed(apart, _inverse_sums(s)))
+    turn = _symmetric(_slowed(together, _inverse_gaps(s))) + _skew(_slowed(apart, _inverse_sums(s, u.dtype)))
     left = plus(u @ turn, to_s and u * _as_row(to_s))
     if u.shape[-2] > u.shape[-1] and to_u is not None and by_u is not None:
         left = plus(left, _slowed(to_u - u @ by_u, _as_row(ops.reciprocal(s))))
     total = left and left @ vh
     if vh.shape[-1] > vh.shape[-2] and to_vh is not None and by_v is not None:
-        total = plus(total, u @ _slowed(to_vh - _transposed(by_v) @ vh, _as_column(ops.reciprocal(s))))
+        total = plus(total, u @ _slowed(to_vh - _adjoint(by_v) @ vh, _as_column(ops.reciprocal(s))))
     return total
 
 
@@ -332,6 +347,7 @@ svd = _factorisation(
     },
     canonical=_settled_svd,
     results=("U", "S", "Vh"),
+    returns=lambda x, **attrs: (x, part_dtype(x), x),
     shape=_svd_shape,
     derivative=Custom(_svd_forward, _svd_reverse),
     torch="linalg_svd",
@@ -361,6 +377,7 @@ svdvals = _factorisation(
     _svdvals,
     cost=3,
     shape=_svdvals_shape,
+    returns=part_dtype,
     derivative=Custom(_svdvals_forward, _svdvals_reverse),
     torch="linalg_svd",
     samples=(
@@ -381,7 +398,7 @@ svdvals = _factorisation(
 
 def _symmetric_part(x: Any) -> Any:
     """(x + xᵀ)/2: of a symmetric matrix the matrix itself, to the last bit."""
-    return (x + np.swapaxes(x, -1, -2)) * 0.5
+    return (x + np.conjugate(np.swapaxes(x, -1, -2))) * 0.5
 
 
 def _eigh(x: Any) -> Any:
@@ -402,17 +419,17 @@ def _eigh_forward(node: Node, t: Node) -> tuple[Node, Node]:
     """λ' = diag(Vᵀ t V) and V' = V (F∘sym(Vᵀ t V)) with F_ij = 1/(λ_j − λ_i)."""
     values, vectors = _results(node)
     moved = t @ vectors
-    turn = _slowed(_symmetric(_transposed(vectors) @ moved), _inverse_gaps(values))
-    return ops.sum(vectors * moved, axis=-2), vectors @ turn
+    turn = _slowed(_symmetric(_adjoint(vectors) @ moved), _inverse_gaps(values))
+    return ops.real(ops.sum(ops.conj(vectors) * moved, axis=-2)), vectors @ turn
 
 
 def _eigh_reverse(node: Node, g: tuple[Node | None, Node | None]) -> Node | None:
     """sym(V (diag(g₁) + F∘(Vᵀ g₂)) Vᵀ); of values alone, without F."""
     values, vectors = _results(node)
     to_values, to_vectors = g
-    turn = to_vectors and _slowed(_transposed(vectors) @ to_vectors, _inverse_gaps(values))
+    turn = to_vectors and _slowed(_adjoint(vectors) @ to_vectors, _inverse_gaps(values))
     left = plus(to_values and vectors * _as_row(to_values), turn and vectors @ turn)
-    return left and _symmetric(left @ _transposed(vectors))
+    return left and _symmetric(left @ _adjoint(vectors))
 
 
 eigh = _factorisation(
@@ -421,6 +438,7 @@ eigh = _factorisation(
     _eigh,
     cost=9,
     results=("eigenvalues", "eigenvectors"),
+    returns=lambda x: (part_dtype(x), x),
     shape=_eigh_shape,
     derivative=Custom(_eigh_forward, _eigh_reverse),
     torch="linalg_eigh",
@@ -435,12 +453,12 @@ def _eigvalsh(x: Any) -> Any:
 
 def _eigvalsh_forward(node: Node, t: Node) -> Node:
     _, vectors = ops.eigh.several(node.inputs[0])
-    return ops.sum(vectors * (t @ vectors), axis=-2)
+    return ops.real(ops.sum(ops.conj(vectors) * (t @ vectors), axis=-2))
 
 
 def _eigvalsh_reverse(node: Node, g: Node) -> Node:
     _, vectors = ops.eigh.several(node.inputs[0])
-    return _symmetric((vectors * _as_row(g)) @ _transposed(vectors))
+    return _symmetric((vectors * _as_row(g)) @ _adjoint(vectors))
 
 
 eigvalsh = _factorisation(
@@ -449,6 +467,7 @@ eigvalsh = _factorisation(
     _eigvalsh,
     cost=2,
     shape=_eigvalsh_shape,
+    returns=part_dtype,
     derivative=Custom(_eigvalsh_forward, _eigvalsh_reverse),
     torch="linalg_eigh",
     samples=SYMMETRICS,
@@ -470,19 +489,14 @@ def _cholesky(x: Any, *, upper: bool) -> Any:
 
 def _turned(x: Node, upper: bool) -> Node:
     """Between a factor and the lower one."""
-    return _transposed(x) if upper else x
-
-
-def _lower_half(x: Node) -> Node:
-    """Murray's Φ: the lower triangle, with half of the diagonal. With its transpose it makes up a symmetric x."""
-    return 0.5 * (ops.tril(x) + ops.tril(x, k=-1))
+    return _adjoint(x) if upper else x
 
 
 def _cholesky_forward(node: Node, t: Node) -> Node:
     """L' = L Φ(L⁻¹ t L⁻ᵀ)."""
     lower = _turned(node, node.attrs["upper"])
     inverse = ops.inv(lower)
-    change = lower @ _lower_half(inverse @ _symmetric(t) @ _transposed(inverse))
+    change = lower @ _lower_half(inverse @ _symmetric(t) @ _adjoint(inverse))
     return _turned(change, node.attrs["upper"])
 
 
@@ -490,8 +504,8 @@ def _cholesky_reverse(node: Node, g: Node) -> Node:
     """sym(L⁻ᵀ Φ(Lᵀ g) L⁻¹)."""
     lower = _turned(node, node.attrs["upper"])
     inverse = ops.inv(lower)
-    inside = _lower_half(_transposed(lower) @ _turned(g, node.attrs["upper"]))
-    return _symmetric(_transposed(inverse) @ inside @ inverse)
+    inside = _lower_half(_adjoint(lower) @ _turned(g, node.attrs["upper"]))
+    return _symmetric(_adjoint(inverse) @ inside @ inverse)
 
 
 POSITIVE = [[2.0, 0.5, -0.3], [0.5, 1.0, 0.4], [-0.3, 0.4, 1.5]]

@@ -53,7 +53,6 @@ grad_scale = _shaping(
     "grad_scale",
     "The value itself; tangents and gradients are multiplied by scale (-1 reverses them).",
     Partials((lambda out, x, *, scale: scale,)),
-    operands=(Operand("x", "biuf"),),
     attrs={"scale": attrs.real("What gradients are multiplied by.")},
     shape=_finite_scale,
     samples=(*(Sample(each.operands, {"scale": -0.5}) for each in SAMPLES), Sample(((3,),), {"scale": 0})),

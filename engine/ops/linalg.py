@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.core import Node, Op, Refusal, Sample, define, ops
-from engine.derivative import Custom, by_slope, plus, times, unbroadcast
+from engine.core import RESULT, Node, Op, Refusal, Sample, define, ops
+from engine.derivative import Custom, by_slope, conj, plus, times, unbroadcast
 from engine.errors import LimitExceeded, ShapeMismatch
-from engine.families import X1X2, X, aligned, batch_same
+from engine.families import ANY, ANYS, aligned, batch_same, part_dtype
 from engine.limits import Limits
 from engine.types import INT64, Shape, broadcast
 
@@ -60,7 +60,7 @@ def _cubic(times: int) -> Callable[..., int]:
 def _on_squares(name: str, doc: str, kernel: Callable[..., Any], cost: int, **record: Any) -> Op:
     """One square matrix, or a stack of them; `cost` operations per n³."""
     defaults: dict[str, Any] = {
-        "operands": X,
+        "operands": ANY,
         "family": "linear algebra",
         "inexact": True,
         "guard": small_enough,
@@ -94,8 +94,8 @@ def _inv_forward(node: Node, t: Node) -> Node:
 
 
 def _inv_reverse(node: Node, g: Node) -> Node:
-    transposed = ops.matrix_transpose(node)
-    return -(transposed @ g @ transposed)
+    back = ops.adjoint(node)
+    return -(back @ g @ back)
 
 
 inv = _on_squares(
@@ -145,10 +145,10 @@ def _solve_forward(node: Node, ta: Node | None, tb: Node | None) -> Node:
 
 
 def _solve_reverse(node: Node, g: Node) -> tuple[Node | None, Node | None]:
-    """w = A⁻ᵀ g for b, -w xᵀ for A (Giles, section 2.3.1)."""
+    """w = A⁻ᴴ g for b, -w xᴴ for A (Giles, section 2.3.1)."""
     a, b = node.inputs
-    w = ops.solve(ops.matrix_transpose(a), _columns(g, b))
-    to_a = unbroadcast(-(w @ ops.matrix_transpose(_columns(node, b))), a.shape)
+    w = ops.solve(ops.adjoint(a), _columns(g, b))
+    to_a = unbroadcast(-(w @ ops.adjoint(_columns(node, b))), a.shape)
     to_b = unbroadcast(w, _columns(b, b).shape)
     return to_a, to_b and ops.reshape(to_b, shape=b.shape)
 
@@ -168,7 +168,7 @@ def _solve_flops(out: Shape, a: Shape, b: Shape) -> int:
 solve = define(
     "solve",
     "The x with x1 x = x2. x2 is a vector if it has one axis, else a stack of matrices; stacks broadcast.",
-    operands=X1X2,
+    operands=ANYS,
     shape=_solve_shape,
     kernel=_solve,
     derivative=Custom(_solve_forward, _solve_reverse),
@@ -231,11 +231,12 @@ def _cofactors_by_inverse(x: Any) -> Any:
 
 
 def _cofactors_by_singular_values(x: Any) -> Any:
-    """det(U V) U diag(∏_{j≠i} s_j) Vᵀ: no division, so good at any rank. NaN where x is not finite."""
+    """det(U V) U diag(∏_{j≠i} s_j) Vᵀ, conjugated: no division, so good at any rank. NaN where x is not finite."""
     finite = np.isfinite(x).all(axis=MATRIX)[..., None, None]
     u, s, vt = np.linalg.svd(np.where(finite, x, 0))
     sign = np.sign(np.linalg.det(u) * np.linalg.det(vt))[..., None, None]
-    return np.where(finite, sign * ((u * _others(s)[..., None, :]) @ vt), np.nan).astype(x.dtype, copy=False)
+    product = np.conjugate((u * _others(s)[..., None, :]) @ vt)
+    return np.where(finite, sign * product, np.nan).astype(x.dtype, copy=False)
 
 
 def _others(s: Any) -> Any:
@@ -254,6 +255,12 @@ def _minors(x: Node) -> Node:
     split = ops.reshape(taken, shape=(*stack, order, order - 1, order, order - 1))
     rank = len(stack)
     return ops.permute_dims(split, axes=(*range(rank), rank, rank + 2, rank + 1, rank + 3))
+
+
+def _cofactor_reverse(node: Node, g: Node) -> list[Node | None]:
+    """The cofactors are a gradient, so their Jacobian is symmetric: reverse is forward, but for a conjugate."""
+    change = _cofactor_change(node, conj(g))
+    return [change and conj(change)]
 
 
 def _cofactor_change(node: Node, t: Node) -> Node | None:
@@ -281,8 +288,7 @@ cofactor = _on_squares(
     _cofactors,
     cost=24,
     shape=_square_shape("cofactor"),
-    # The cofactors are a gradient, so their Jacobian is symmetric: reverse is forward.
-    derivative=Custom(_cofactor_change, lambda node, g: [_cofactor_change(node, g)]),
+    derivative=Custom(_cofactor_change, _cofactor_reverse),
     scratch=lambda out, x: 3 * math.prod(x),
     samples=(
         *SQUARES,
@@ -319,22 +325,38 @@ def _slogdet_slope(node: Node) -> Node:
     return ops.matrix_transpose(ops.inv(node.inputs[0]))
 
 
-def _slogdet_forward(node: Node, t: Node) -> tuple[None, Node]:
+def _slogdet_forward(node: Node, t: Node) -> tuple[Node | None, Node]:
+    """log(det) moves by w = tr(x⁻¹ t): that of the magnitude by the real part, the sign by i·Im(w) times itself."""
     change = times(t, _slogdet_slope(node))
     assert change is not None
-    return None, ops.sum(change, axis=MATRIX)
+    total = ops.sum(change, axis=MATRIX)
+    if total.dtype.kind != "c":
+        return None, total
+    return _sign_of(node) * (1j * ops.imag(total)), ops.real(total)
+
+
+def _sign_of(node: Node) -> Node:
+    return node.graph.intern(RESULT, (node,), {"index": 0})
 
 
 def _slogdet_reverse(node: Node, g: tuple[Node | None, Node | None]) -> list[Node | None]:
-    return [g[1] and times(ops.reshape(g[1], shape=(*g[1].shape, 1, 1)), _slogdet_slope(node))]
+    to_sign, to_log = g
+    if to_sign is not None and to_sign.dtype.kind == "c":
+        turn = 1j * ops.imag(ops.conj(_sign_of(node)) * to_sign)
+        to_log = plus(to_log, turn)
+    if to_log is None:
+        return [None]
+    return [times(ops.reshape(to_log, shape=(*to_log.shape, 1, 1)), conj(_slogdet_slope(node)))]
 
 
 slogdet = _on_squares(
     "slogdet",
-    "Sign, and logarithm of the magnitude, of the determinant; the sign has derivative zero.",
+    "Sign, and logarithm of the magnitude, of the determinant; the sign of a real one has derivative zero.",
     np.linalg.slogdet,
     cost=1,
     results=("sign", "logabsdet"),
+    returns=lambda x: (x, part_dtype(x)),
+    holomorphic=False,
     shape=_slogdet_shape,
     # Giles, section 2.2.4
     derivative=Custom(_slogdet_forward, _slogdet_reverse),

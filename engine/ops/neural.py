@@ -17,6 +17,7 @@ from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Custom, Slope, times
 from engine.errors import InvalidGraph
 from engine.families import (
+    ANY,
     MISMATCH,
     POINTWISE,
     REAL,
@@ -51,7 +52,16 @@ def _sigmoid_slope(out: Node, x: Node) -> Slope:
     return out * ops.sigmoid(opposite(x))
 
 
-sigmoid = costly("sigmoid", "1 / (1 + exp(-x)).", special.expit, _sigmoid_slope)
+def _sigmoid(x: Any) -> Any:
+    if x.dtype.kind == "f":
+        return special.expit(x)
+    # SciPy's is real only. The exponential of what lies left never overflows.
+    is_left = x.real < 0
+    small = np.exp(np.where(is_left, x, -x))
+    return np.where(is_left, small, x.dtype.type(1)) / (1 + small)
+
+
+sigmoid = costly("sigmoid", "1 / (1 + exp(-x)).", _sigmoid, _sigmoid_slope, operands=ANY)
 
 
 def _softplus(x: Any, *, beta: float, threshold: float | None) -> Any:
@@ -101,6 +111,7 @@ silu = composite(
     "silu",
     "x·sigmoid(x), also called swish.",
     lambda x: x * ops.sigmoid(x),
+    operands=ANY,
     inexact=True,
     aliases=("swish",),
     samples=POINTWISE,

@@ -18,7 +18,7 @@ from engine import attrs
 from engine.core import Node, Op, Refusal, Sample, define, ops
 from engine.derivative import Bilinear, times, unbroadcast
 from engine.errors import InvalidGraph, ShapeMismatch
-from engine.families import REALS, aligned, composite
+from engine.families import NUMERICS, aligned, composite
 from engine.ops.contracting import Term, contracted
 from engine.types import Shape, axes_of, axis_of, broadcast
 
@@ -94,7 +94,7 @@ def _matmul_scratch(out: Shape, a: Shape, b: Shape) -> int:
 matmul = define(
     "matmul",
     "Matrix product over the last two axes; other axes broadcast, and an operand with one axis is a vector.",
-    operands=REALS,
+    operands=NUMERICS,
     shape=_matmul_shape,
     kernel=_matmul,
     derivative=Bilinear(left=_left_cotangent, right=_right_cotangent),
@@ -150,7 +150,7 @@ def _met(x: Node, y: Node, meeting: Sequence[tuple[int, int]], name: str) -> Nod
 
 def _product(name: str, doc: str, expand: Callable[..., Node], **record: Any) -> Op:
     """A product of two numeric operands."""
-    return composite(name, doc, expand, **{"operands": REALS, "family": "products"} | record)
+    return composite(name, doc, expand, **{"operands": NUMERICS, "family": "products"} | record)
 
 
 def _dot(x: Node, y: Node) -> Node:
@@ -199,13 +199,13 @@ def _vecdot(x: Node, y: Node, *, axis: int) -> Node:
     if x.shape[place] != y.shape[place]:
         raise ShapeMismatch(f"vecdot of {list(x.shape)} and {list(y.shape)}: sizes along axis {axis} differ")
     stretched = broadcast(x.shape, y.shape)
-    terms = [Term(each, tuple(range(-each.rank, 0))) for each in (x, y)]
+    terms = [Term(each, tuple(range(-each.rank, 0))) for each in (ops.conj(x), y)]
     return contracted(terms, tuple(label for label in range(-len(stretched), 0) if label != place))
 
 
 vecdot = _product(
     "vecdot",
-    "Sum of products along one axis, of the same size in both operands; the other axes broadcast.",
+    "Sum of products along one axis, of the same size in both operands, x1 conjugated; the other axes broadcast.",
     _vecdot,
     attrs={"axis": attrs.axis("The axis in the broadcast shape; negative ones count from the end.", -1)},
     samples=(

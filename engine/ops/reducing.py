@@ -35,7 +35,7 @@ from engine.families import (
     span,
     unfold,
 )
-from engine.types import DTYPES, INT64, Dtype, Spec
+from engine.types import DTYPES, INT64, Dtype, Spec, to_real
 
 DTYPE = kinds.dtype("Dtype of the result; by default the operand's, but 64 bits for whole numbers.", None)
 TOTALS = (
@@ -94,6 +94,7 @@ mean = reduction(
     "Arithmetic mean over axes, of an empty one NaN.",
     mean_of,
     Linear(_mean_adjoint),
+    operands=ANY,
     inexact=True,
     samples=(*FOLDED, Sample(((3, 0),), {"axis": 0}), Sample(([1, 2, 4],))),
     refusals=WRONG_AXIS,
@@ -104,6 +105,7 @@ nansum = composite(
     "nansum",
     "Sum over axes of what is not NaN.",
     lambda x, **attrs: ops.sum(ops.where(ops.isnan(x), 0, x), **attrs),
+    operands=ANY,
     attrs={"axis": kinds.axes(), "dtype": DTYPE, "keepdims": KEEPDIMS},
     samples=(*TOTALS, Sample(([1.0, "NaN", 2.0],))),
     refusals=WRONG_AXIS,
@@ -113,7 +115,7 @@ nansum = composite(
 
 def _nanmean(x: Node, *, axis: Any, keepdims: bool) -> Node:
     there = ops.logical_not(ops.isnan(x))
-    count = ops.sum(there, axis=axis, dtype=x.dtype.name, keepdims=keepdims)
+    count = ops.sum(there, axis=axis, dtype=to_real(x.dtype).name, keepdims=keepdims)
     return ops.nansum(x, axis=axis, keepdims=keepdims) / count
 
 
@@ -121,6 +123,7 @@ nanmean = composite(
     "nanmean",
     "Mean over axes of what is not NaN.",
     _nanmean,
+    operands=ANY,
     attrs={"axis": kinds.axes(), "keepdims": KEEPDIMS},
     inexact=True,
     samples=(*FOLDED, Sample(([1.0, "NaN", 2.0],))),
@@ -197,6 +200,7 @@ prod = reduction(
     "Product over axes. Its slope is the product of the others, exact with any number of zeros.",
     np.multiply.reduce,
     by_slope(_prod_slope, reduced_axes),
+    operands=ANY,
     attrs={"dtype": DTYPE},
     returns=total_dtype,
     samples=(
@@ -225,6 +229,7 @@ all = reduction(
     "Whether all elements over axes are true, that is, not zero.",
     np.logical_and.reduce,
     Flat(),
+    operands=ANY,
     returns=boolean,
     samples=TRUTH,
     refusals=WRONG_AXIS,
@@ -236,6 +241,7 @@ any = reduction(
     "Whether at least one element over axes is true, that is, not zero.",
     np.logical_or.reduce,
     Flat(),
+    operands=ANY,
     returns=boolean,
     samples=TRUTH,
     refusals=WRONG_AXIS,
@@ -247,6 +253,7 @@ count_nonzero = reduction(
     "The number of elements over axes that are not zero.",
     np.count_nonzero,
     Flat(),
+    operands=ANY,
     returns=int64,
     samples=TRUTH,
     refusals=WRONG_AXIS,

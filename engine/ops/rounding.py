@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.core import Operand, ops
-from engine.families import MISMATCH, REAL, binary, comparison, predicate, rounding
+from engine.families import ANY, ANYS, MISMATCH, REAL, binary, comparison, predicate, rounding
 
 BOOLEAN = (Operand("x1", "b"), Operand("x2", "b"))
 APART = ((-2.0, -0.5), (0.5, 2.0))
@@ -15,12 +15,12 @@ ceil = rounding("ceil", "The smallest whole number that is not below the value."
 round = rounding("round", "The nearest whole number; halves go to the even one.", np.round, operands=REAL)
 trunc = rounding("trunc", "The whole number next to the value, towards zero.", np.trunc, operands=REAL)
 
-isnan = predicate("isnan", "Whether the value is not a number.", np.isnan)
-isinf = predicate("isinf", "Whether the value is infinite.", np.isinf)
-isfinite = predicate("isfinite", "Whether the value is neither infinite nor NaN.", np.isfinite)
+isnan = predicate("isnan", "Whether the value is not a number.", np.isnan, operands=ANY)
+isinf = predicate("isinf", "Whether the value is infinite.", np.isinf, operands=ANY)
+isfinite = predicate("isfinite", "Whether the value is neither infinite nor NaN.", np.isfinite, operands=ANY)
 
-equal = comparison("equal", "Whether x1 == x2.", np.equal, refusals=MISMATCH)
-not_equal = comparison("not_equal", "Whether x1 != x2.", np.not_equal)
+equal = comparison("equal", "Whether x1 == x2.", np.equal, operands=ANYS, refusals=MISMATCH)
+not_equal = comparison("not_equal", "Whether x1 != x2.", np.not_equal, operands=ANYS)
 less = comparison("less", "Whether x1 < x2.", np.less, at=APART)
 less_equal = comparison("less_equal", "Whether x1 <= x2.", np.less_equal, at=APART)
 greater = comparison("greater", "Whether x1 > x2.", np.greater, at=APART)

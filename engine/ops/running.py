@@ -10,9 +10,9 @@ import numpy as np
 
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Op, Operand, Refusal, Sample, cast, define, ops
-from engine.derivative import Custom, Flat, Linear, filled, times
+from engine.derivative import Custom, Flat, Linear, conj, filled, times
 from engine.errors import InvalidGraph, ShapeMismatch
-from engine.families import REAL, X, batch_shifted, composite, elements, int64, resized, span
+from engine.families import ANY, NUMERIC, REAL, X, batch_shifted, composite, elements, int64, resized, span
 from engine.ops.reducing import DTYPE, total_dtype
 from engine.types import INT64, Shape, Spec, axis_of, promote
 
@@ -46,7 +46,7 @@ def _cumulative_sum_adjoint(g: Node, x: Node, *, axis: int, dtype: str | None, i
 
 
 RUN: Attrs = {
-    "operands": X,
+    "operands": ANY,
     "attrs": {
         "axis": kinds.axis("The axis; it may be absent where there is but one.", None),
         "dtype": DTYPE,
@@ -120,7 +120,7 @@ def _cumulative_prod_forward(node: Node, t: Node) -> Node:
 
 def _cumulative_prod_reverse(node: Node, g: Node) -> Node | None:
     """x̄_i = (product before i)·s_i, where s_i = g_i + x_(i+1)·s_(i+1) runs from the end."""
-    x, axis = cast(node.inputs[0], node.dtype), node.attrs["axis"]
+    x, axis = conj(cast(node.inputs[0], node.dtype)), node.attrs["axis"]
     g = _without_initial(g, axis, node.attrs["include_initial"])
     following = ops.roll(ops.flip(x, axis=axis), shift=1, axis=axis)
     sums = ops.flip(_recurrence(following, ops.flip(g, axis=axis), axis), axis=axis)
@@ -315,7 +315,7 @@ diff = composite(
     "diff",
     "Differences of neighbours along an axis, taken n times; with what is to be prepended and appended first.",
     _diff,
-    operands=(*REAL, replace(ABSENT, name="prepend"), replace(ABSENT, name="append")),
+    operands=(*NUMERIC, replace(ABSENT, name="prepend"), replace(ABSENT, name="append")),
     attrs={"axis": kinds.axis(default=-1), "n": kinds.integer("How many times.", 1)},
     order=("x", "axis", "n", "prepend", "append"),
     samples=(

@@ -13,9 +13,10 @@ import numpy as np
 
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Op, Operand, Refusal, Sample, cast, ops
-from engine.derivative import by_slope, filled
+from engine.derivative import by_slope, conj, filled
 from engine.errors import InvalidGraph, ShapeMismatch
 from engine.families import (
+    ANY,
     EMPTY,
     FOLDED,
     KEEPDIMS,
@@ -27,6 +28,7 @@ from engine.families import (
     in_own_dtype,
     listed,
     over,
+    part_dtype,
     reduced_axes,
     reduced_shape,
     reduction,
@@ -51,8 +53,12 @@ def _variance(x: Any, *, axis: tuple[int, ...], correction: float, keepdims: boo
     first = tuple(slice(0, 1) if at in axis else slice(None) for at in range(x.ndim))
     centred = x - x[first]
     centred -= mean_of(centred, axis=axis, keepdims=True)
-    centred *= centred
+    centred = squared_magnitude(centred)
     return np.divide(np.sum(centred, axis=axis, keepdims=keepdims), _divisor(x.shape, axis, correction))
+
+
+def squared_magnitude(x: Any) -> Any:
+    return x * x if x.dtype.kind != "c" else x.real * x.real + x.imag * x.imag
 
 
 def _deviation(x: Any, *, axis: tuple[int, ...], correction: float, keepdims: bool) -> Any:
@@ -60,17 +66,20 @@ def _deviation(x: Any, *, axis: tuple[int, ...], correction: float, keepdims: bo
 
 
 def _var_slope(out: Node, x: Node, *, axis: tuple[int, ...], correction: float, keepdims: bool) -> Node:
-    return (x - ops.mean(x, axis=axis, keepdims=True)) * (2.0 / _divisor(x.shape, axis, correction))
+    centred = x - ops.mean(x, axis=axis, keepdims=True)
+    return conj(centred) * (2.0 / _divisor(x.shape, axis, correction))
 
 
 def _std_slope(out: Node, x: Node, *, axis: tuple[int, ...], correction: float, keepdims: bool) -> Node:
     centred = (x - ops.mean(x, axis=axis, keepdims=True)) * (1.0 / _divisor(x.shape, axis, correction))
-    return over(centred, out)
+    return over(conj(centred), out)
 
 
 SPREAD: Attrs = {
     "attrs": {"correction": kinds.real("What is taken off the count: 1 for the sample's spread.", 0.0)},
+    "operands": ANY,
     "inexact": True,
+    "returns": part_dtype,
     "flops": lambda out, x, **attrs: 5 * math.prod(x),
     "scratch": elements,
     "samples": (
@@ -85,7 +94,8 @@ SPREAD: Attrs = {
 
 var = reduction(
     "var",
-    "Variance over axes, with divisor count - correction; NaN where that is not positive.",
+    "Variance over axes, with divisor count - correction; NaN where that is not positive. "
+    "Of complex numbers it is real: the mean square of the magnitude.",
     _variance,
     by_slope(_var_slope, reduced_axes),
     **SPREAD,
@@ -208,7 +218,7 @@ def _vector_norm(x: Any, *, axis: tuple[int, ...], ord: float, keepdims: bool) -
         fold = np.max if ord > 0 else np.min
         return fold(sizes, axis=axis, keepdims=keepdims)
     if ord == 0:
-        return np.sum(sizes != 0, axis=axis, dtype=x.dtype, keepdims=keepdims)
+        return np.sum(sizes != 0, axis=axis, dtype=sizes.dtype, keepdims=keepdims)
     if ord == 1:
         return np.sum(sizes, axis=axis, keepdims=keepdims)
     if ord == 2:
@@ -225,20 +235,20 @@ def _norm_shape(shape: Shape, *, axis: tuple[int, ...], ord: float, keepdims: bo
 
 
 def _norm_slope(out: Node, x: Node, *, axis: tuple[int, ...], ord: float, keepdims: bool) -> Node:
-    """sign(x)·(|x| / out)^(ord − 1), and 0 where x is 0: at the origin, the subgradient of least norm."""
+    """sign(x)·(|x| / out)^(ord − 1), conjugated, and 0 where x is 0: at the origin, the subgradient of least norm."""
     if ord == 0:
         return filled(x.graph, 0, x.spec)
     if ord == 1:
-        return ops.sign(x)
+        return conj(ops.sign(x))
     if ord == 2:
-        return over(x, out)
+        return over(conj(x), out)
     if math.isinf(ord):
         chosen, share = ties(ops.abs(x), out, axis)
-        return ops.where(chosen, ops.sign(x) * share, 0.0)
+        return ops.where(chosen, conj(ops.sign(x)) * share, 0.0)
     # Of a negative order, one 0 makes the norm 0, whatever the others are.
     nothing = ops.equal(x, 0.0) | ops.equal(out, 0.0)
     share = over(ops.abs(ops.where(nothing, 1.0, x)), out)
-    return ops.where(nothing, 0.0, ops.sign(x) * share ** (ord - 1.0))
+    return ops.where(nothing, 0.0, conj(ops.sign(x)) * share ** (ord - 1.0))
 
 
 vector_norm = reduction(
@@ -249,7 +259,9 @@ vector_norm = reduction(
     by_slope(_norm_slope, reduced_axes),
     attrs={"ord": kinds.real("Order of the norm; it may be infinite.", 2.0)},
     shape=_norm_shape,
+    operands=ANY,
     inexact=True,
+    returns=part_dtype,
     torch="linalg_vector_norm",
     flops=lambda out, x, *, ord, **attrs: (3 if ord in (0, 1, 2) or math.isinf(ord) else 22) * math.prod(x),
     scratch=elements,
