@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ import pytest
 
 from engine.core import ops
 from engine.describe import describe
-from tests.support.asking import ask, compiled_question
+from engine.text import parse
+from tests.support.asking import LIMITS, ask, compiled_question
 from tests.support.numeric import assert_close
 
 torch = pytest.importorskip("torch")
@@ -32,9 +33,10 @@ class Pair:
     theirs: Callable[..., Any]
     at: tuple[float, float] = SIGNED
     shapes: tuple[tuple[int, ...], ...] = ((2, 3),)
+    complex: bool = False
 
     def __str__(self) -> str:
-        return self.ours.replace(" ", "")
+        return self.ours.replace(" ", "") + " of complex" * self.complex
 
     @property
     def is_known(self) -> bool:
@@ -43,13 +45,23 @@ class Pair:
     @property
     def inputs(self) -> dict[str, Any]:
         rng = np.random.default_rng(len(self.ours))
-        return {name: rng.uniform(*self.at, shape) for name, shape in zip("xyz", self.shapes, strict=False)}
+        drawn = {name: rng.uniform(*self.at, shape) for name, shape in zip("xyz", self.shapes, strict=False)}
+        if not self.complex:
+            return drawn
+        return {name: part + 1j * rng.uniform(*self.at, part.shape) for name, part in drawn.items()}
+
+    @property
+    def takes_complex(self) -> bool:
+        statements = parse(self.ours, LIMITS).statements
+        return all("c" in operand.kinds for each in statements for operand in each.op.operands)
 
 
 TWO = ((2, 3), (2, 3))
 SPREAD = ((2, 1), (1, 3))
 MATRIX = ((3, 3),)
 IMAGE = ((1, 2, 6, 6),)
+REAL_ONLY = ("cholesky(x @ matrix_transpose(x))", "eigvalsh(x + matrix_transpose(x))", "silu(x)")
+"""Pairs that mean something else of complex numbers, or that PyTorch does not differentiate there."""
 
 PAIRS = [
     Pair("x + y", lambda x, y: x + y, shapes=SPREAD),
@@ -218,8 +230,70 @@ PAIRS = [
     Pair("avg_pool2d(x, kernel_size=2)", lambda x: F.avg_pool2d(x, 2), shapes=IMAGE),
     Pair("max_pool2d(x, kernel_size=2)", lambda x: F.max_pool2d(x, 2), shapes=IMAGE),
 ]
+
+
+def exp_by_svd(u: Any, s: Any, vh: Any) -> Any:
+    return u @ (s.exp()[:, None] * vh)
+
+
+def sin_by_eigh(values: Any, vectors: Any) -> Any:
+    return (vectors * values.sin()) @ vectors.mH
+
+
+COMPLEX_PAIRS = [
+    Pair("conj(x) * x", lambda x: x.conj() * x),
+    Pair("real(x)", torch.real),
+    Pair("imag(x)", torch.imag),
+    Pair("angle(x)", torch.angle),
+    Pair("sign(x)", torch.sgn),
+    Pair("abs(x)", torch.abs),
+    Pair("complex(real(x), imag(y))", lambda x, y: torch.complex(x.real, y.imag), shapes=TWO),
+    Pair("polar(abs(x), angle(y))", lambda x, y: torch.polar(x.abs(), y.angle()), shapes=TWO),
+    Pair("adjoint(x)", torch.adjoint),
+    Pair("view_as_real(x)", torch.view_as_real),
+    Pair("view_as_complex(view_as_real(x))", lambda x: torch.view_as_complex(torch.view_as_real(x).clone())),
+    Pair("x**y", torch.pow, shapes=SPREAD),
+    Pair("silu(x)", lambda x: x * torch.sigmoid(x)),
+    Pair("acosh(x)", torch.acosh),
+    *(Pair(f"vector_norm(x, ord={p})", lambda x, p=p: torch.linalg.vector_norm(x, p)) for p in (1, 2, 4, -2)),
+    Pair("vector_norm(x, ord=Infinity)", lambda x: torch.linalg.vector_norm(x, float("inf"))),
+    Pair("slogdet(x).sign", lambda x: torch.linalg.slogdet(x).sign, shapes=MATRIX),
+    Pair("cholesky(x @ adjoint(x))", lambda x: torch.linalg.cholesky(x @ x.mH), shapes=MATRIX),
+    Pair("eigvalsh(x + adjoint(x))", lambda x: torch.linalg.eigvalsh(x + x.mH), shapes=MATRIX),
+    Pair("qr(x).Q", lambda x: torch.linalg.qr(x).Q, shapes=MATRIX),
+    Pair("qr(x).R", lambda x: torch.linalg.qr(x).R, shapes=MATRIX),
+    Pair("qr(x).Q", lambda x: torch.linalg.qr(x).Q, shapes=((4, 2),)),
+    Pair("qr(x).R", lambda x: torch.linalg.qr(x).R, shapes=((2, 4),)),
+    Pair("abs(svd(x, full_matrices=false).U)", lambda x: torch.linalg.svd(x, False).U.abs(), shapes=((4, 3),)),
+    Pair("abs(svd(x, full_matrices=false).Vh)", lambda x: torch.linalg.svd(x, False).Vh.abs(), shapes=((3, 4),)),
+    Pair(
+        "u, s, v = svd(x, full_matrices=false); y = u @ (expand_dims(exp(s), axis=-1) * v)",
+        lambda x: exp_by_svd(*torch.linalg.svd(x, False)),
+        shapes=MATRIX,
+    ),
+    Pair("abs(eigh(x).eigenvectors)", lambda x: torch.linalg.eigh((x + x.mH) / 2).eigenvectors.abs(), shapes=MATRIX),
+    Pair(
+        "w, v = eigh(x); y = (v * sin(w)) @ adjoint(v)",
+        lambda x: sin_by_eigh(*torch.linalg.eigh((x + x.mH) / 2)),
+        shapes=MATRIX,
+    ),
+]
 KNOWN = [pair for pair in PAIRS if pair.is_known]
+KNOWN += [replace(pair, complex=True) for pair in KNOWN if pair.takes_complex and pair.ours not in REAL_ONLY]
+KNOWN += [replace(pair, complex=True) for pair in COMPLEX_PAIRS]
 every_pair = pytest.mark.parametrize("pair", KNOWN, ids=str)
+
+
+def statements(pair: Pair, last: str) -> str:
+    """The text of a pair with the value of its last statement called y_, and one more statement."""
+    *before, value = pair.ours.split("; ")
+    return "; ".join([*before, f"y_ = {value.removeprefix('y = ')}", *([last] if last else [])])
+
+
+def drawn_like(tensor: Any, rng: np.random.Generator) -> Any:
+    shape = tuple(tensor.shape)
+    values = rng.normal(size=shape)
+    return values + 1j * rng.normal(size=shape) if tensor.is_complex() else values
 
 
 def theirs(pair: Pair) -> tuple[Any, list[Any]]:
@@ -234,31 +308,33 @@ def filled(grads: Any, leaves: list[Any]) -> list[Any]:
 @every_pair
 def test_values_agree(pair: Pair) -> None:
     found = ask("value", pair.ours, pair.inputs)["values"].popitem()[1]
-    assert_close(found, theirs(pair)[0].detach().numpy(), 1e-12, "value")
+    assert_close(found, theirs(pair)[0].detach().resolve_conj().numpy(), 1e-12, "value")
 
 
 @every_pair
 def test_gradients_agree(pair: Pair) -> None:
     out, leaves = theirs(pair)
-    u = np.random.default_rng(0).normal(size=tuple(out.shape))
+    u = drawn_like(out, np.random.default_rng(0))
     expected = filled(torch.autograd.grad(out, leaves, torch.tensor(u), allow_unused=True), leaves)
-    found = ask("grad", f"y_ = {pair.ours}", pair.inputs, grad_outputs={"y_": u})["gradients"]
+    found = ask("grad", statements(pair, ""), pair.inputs, grad_outputs={"y_": u})["gradients"]
     for (name, gradient), other in zip(found.items(), expected, strict=True):
-        assert_close(gradient, other.numpy(), 1e-10, f"gradient by {name}")
+        assert_close(gradient, other.resolve_conj().numpy(), 1e-10, f"gradient by {name}")
 
 
 @every_pair
 def test_second_orders_agree(pair: Pair) -> None:
-    """H v of Σ y²."""
+    """H v of Σ |y|²; of complex numbers as of pairs of real ones."""
     out, leaves = theirs(pair)
     rng = np.random.default_rng(1)
-    vectors = {name: rng.normal(size=x.shape) for name, x in pair.inputs.items()}
-    first = filled(torch.autograd.grad((out * out).sum(), leaves, create_graph=True, allow_unused=True), leaves)
-    along = sum((g * torch.tensor(v)).sum() for g, v in zip(first, vectors.values(), strict=True))
+    vectors = {name: drawn_like(x, rng) for name, x in zip(pair.inputs, leaves, strict=True)}
+    loss = (out * out.conj()).real.sum() if pair.complex else (out * out).sum()
+    first = filled(torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True), leaves)
+    along = sum((g * torch.tensor(v).conj()).real.sum() for g, v in zip(first, vectors.values(), strict=True))
     expected = filled(torch.autograd.grad(along, leaves, allow_unused=True), leaves)
-    found = ask("hvp", f"y_ = {pair.ours}; s = sum(y_ * y_)", pair.inputs, vectors=vectors)["hvp"]
+    total = "t_ = sum(real(y_ * conj(y_)))" if pair.complex else "t_ = sum(y_ * y_)"
+    found = ask("hvp", statements(pair, total), pair.inputs, vectors=vectors, outputs=["t_"])["hvp"]
     for (name, product), other in zip(found.items(), expected, strict=True):
-        assert_close(product, other.numpy(), 1e-8, f"H v by {name}")
+        assert_close(product, other.resolve_conj().numpy(), 1e-8, f"H v by {name}")
 
 
 def test_most_of_the_table_is_compared() -> None:
