@@ -60,6 +60,8 @@ COPY = "positive"
 """The op behind a line that computes nothing: `b = a`, `b = 3`."""
 INDEX, LIST, DETACH = "slice", "stack", "detach"
 """The ops behind `x[…]`, behind a list that is no constant, and behind `no_grad` of a bare name."""
+IMAGINARY = "complex"
+"""The op behind `2j`, which is `complex(0, 2)`."""
 TENSOR, NO_GRAD = "asarray", "no_grad"
 """Calls that are no ops: a constant with a dtype, and the mark `no_grad` on the operation inside."""
 

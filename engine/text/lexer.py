@@ -21,7 +21,7 @@ NAME, QUOTED, NUMBER, STRING, MARK, BREAK, END = "name", "quoted", "number", "st
 _TOKEN = re.compile(
     r"""(?P<space>[ \t\f]+|\#[^\r\n]*)
     |(?P<break>\r\n?|\n|;)
-    |(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
+    |(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?j?)
     |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
     |(?P<text>"(?:[^"\\\r\n]|\\[^\r\n])*"|'(?:[^'\\\r\n]|\\[^\r\n])*'|`(?:[^`\\\r\n]|\\[^\r\n])*`)
     |(?P<mark>\.\.\.|\*\*|//|<=|>=|==|!=|:=|[-+*/%@^&|~<>=()\[\]{},:.])""",
@@ -46,6 +46,10 @@ class Token(NamedTuple):
 
     def is_mark(self, *marks: str) -> bool:
         return self.kind == MARK and self.text in marks
+
+    @property
+    def is_imaginary(self) -> bool:
+        return self.kind == NUMBER and self.text.endswith("j")
 
 
 @dataclass(frozen=True)
@@ -178,14 +182,15 @@ def _unescaped(source: Source, at: int, word: str) -> str:
 
 
 def read_number(source: Source, token: Token) -> int | float:
-    """The number that a token spells. Raises ExpressionError where float64 has none so large.
+    """The number that a token spells, without a j. Raises ExpressionError where float64 has none so large.
 
     Integers stay exact as far as any dtype does; longer ones are floats, so that nobody can ask for big integers.
     """
-    digits = token.text.lstrip("0")
-    if token.text.isdecimal() and len(digits) <= LONGEST_INTEGER:
+    text = token.text.removesuffix("j")
+    digits = text.lstrip("0")
+    if text.isdecimal() and len(digits) <= LONGEST_INTEGER:
         return int(digits or "0")
-    value = float(token.text)
+    value = float(text)
     if math.isinf(value):
         raise source.error(f"{shown(token.text)} is too large for float64; infinity is written inf", token.at)
     return value

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from engine.attrs import NON_FINITE
 from engine.errors import ExpressionError
 from engine.program import ID, ID_MEANING
-from engine.text.grammar import COMPARISON, CONSTANTS, INDEX, INFIX, POWER, PREFIX, SIGN, WORDS
+from engine.text.grammar import COMPARISON, CONSTANTS, IMAGINARY, INDEX, INFIX, POWER, PREFIX, SIGN, WORDS
 from engine.text.lexer import (
     BREAK,
     END,
@@ -360,7 +360,8 @@ class Parser:
 
     def _leaf(self, token: Token) -> Tree:
         if token.kind == NUMBER:
-            return Literal(read_number(self.source, token), token.at)
+            number = Literal(read_number(self.source, token), token.at)
+            return Call(IMAGINARY, token.at, [Literal(0, token.at), number]) if token.is_imaginary else number
         if token.kind == STRING:
             return Literal(token.text, token.at)
         if token.kind == NAME and token.text in WORDS:
@@ -526,7 +527,7 @@ class Parser:
 
     def _index_part(self) -> int | None:
         sign = self._next() if self._token.is_mark("-", "+") else None
-        if self._token.kind == NUMBER:
+        if self._token.kind == NUMBER and not self._token.is_imaginary:
             number = read_number(self.source, self._token)
             if isinstance(number, int):
                 self.at += 1

@@ -25,6 +25,7 @@ from engine.text.grammar import (
     CONSTANTS,
     COPY,
     IDENTIFIER,
+    IMAGINARY,
     INDEX,
     INFIX,
     MADE_UP,
@@ -308,6 +309,8 @@ class _Printer:
             return _Written(precedence, [_Piece(inputs[0], left), spaced, _Piece(inputs[1], right)])
         if not statement.attrs and len(inputs) == 1 and name in _PREFIX and not _is_plain_number(inputs[0]):
             return _Written(SIGN, [_PREFIX[name], _Piece(inputs[0], SIGN)])
+        if name == IMAGINARY and not statement.attrs and _is_imaginary(inputs):
+            return _Written(ATOM, [f"{self._leaf(inputs[1])}j"])
         if name == INDEX and len(inputs) == 1 and _is_index(statement.attrs):
             return _Written(ATOM, [_Piece(inputs[0], ATOM), f"[{_index(statement.attrs['index'])}]"])
         return _Written(ATOM, self._call(statement))
@@ -458,6 +461,14 @@ def _around(precedence: int) -> tuple[int, int]:
 def _is_plain_number(argument: Argument) -> bool:
     # The sign of a number is read as part of it.
     return type(argument) in (int, float)
+
+
+def _is_imaginary(inputs: Sequence[Argument]) -> bool:
+    """Whether parts of a complex number are those of `2j`: a bare 0, and a finite number without a sign."""
+    if len(inputs) != 2 or repr(inputs[0]) != "0":
+        return False
+    imag = inputs[1]
+    return type(imag) in (int, float) and repr(imag)[0].isdecimal() and imag <= INT64_MAX
 
 
 def _is_index(attrs: dict[str, Any]) -> bool:

@@ -107,6 +107,9 @@ h * h
 ===
 stack(x, stack(1, true), axis=-1)
 ===
+z = 2j
+x**-1e-05j + (1 + 2.5j) * -z + complex(1, 2) + complex(0, -2) + complex(0, inf) + complex(0.0, 2)
+===
 x
 """.replace(" - pi\n", " - 3.141592653589793\n")
 
@@ -352,6 +355,7 @@ CALLS: st.SearchStrategy[tuple[str, int, dict[str, Any]]] = st.sampled_from(
         ("full", 1, {"shape": (2, 3)}),
         ("where", 3, {}),
         ("sin", 2, {}),
+        ("complex", 2, {}),
     ]
 )
 
@@ -405,7 +409,7 @@ def test_random_programs_survive(drawn: Program) -> None:
 
 
 LEAVES = st.sampled_from(
-    ["x", "h", "`a-b`", "_1", "2", "-3", "0.5", "pi", "true", "[1, 2]", "[x, 1]", "svd(A).S", "d.1", "_2"]
+    ["x", "h", "`a-b`", "_1", "2", "2j", "-3", "0.5", "pi", "true", "[1, 2]", "[x, 1]", "svd(A).S", "d.1", "_2"]
 )
 INFIX = st.sampled_from(["+", "-", "*", "/", "//", "%", "**", "^", "@", "&", "|", " < ", " == "])
 
