@@ -44,6 +44,7 @@ from engine.program import Built, Program, build, read_ref, to_program
 from engine.tensors import Tensor
 from engine.transforms.batch import batch
 from engine.transforms.forward import forward
+from engine.transforms.paths import unholomorphic
 from engine.transforms.reverse import reverse
 from engine.transforms.taylor import taylor
 from engine.types import Array, Dtype, Spec, is_inexact
@@ -257,6 +258,8 @@ class Scene:
         ((name, node),) = self.differentiable.items()
         if node.size != 1:
             raise NotScalar(f"this call takes a scalar output; {name} has shape {list(node.shape)}", node=name)
+        if is_complex(node):
+            raise NotScalar(f"this call takes a real output; {name} is {node.dtype.name}: {REAL_PARTS}", node=name)
         return node
 
     def gradients(self) -> dict[str, Node]:
@@ -348,6 +351,13 @@ def _batch_size(question: Question) -> int | None:
     return size
 
 
+REAL_PARTS = "take real(…), imag(…) or abs(…) of it"
+
+
+def is_complex(node: Node) -> bool:
+    return node.dtype.kind == "c"
+
+
 def ones(node: Node) -> Node:
     """Ones in the spec of `node`."""
     return filled(node.graph, 1, node.spec)
@@ -403,11 +413,11 @@ def _grad(scene: Scene) -> Answer:
 
 
 def _implied_cotangent(name: str, node: Node, scene: Scene) -> Node:
-    """One, for an output of a single element, as PyTorch implies it; ones where they are asked for."""
-    if node.size != 1 and not scene.question.ones:
+    """One, for a real output of a single element, as PyTorch implies it; ones where they are asked for."""
+    if (node.size != 1 or is_complex(node)) and not scene.question.ones:
+        otherwise = REAL_PARTS if is_complex(node) else "reduce it to a scalar in the graph (sum, mean)"
         raise GradOutputsRequired(
-            f"output {name} has shape {list(node.shape)}: give grad_outputs for it, a tensor of that shape or "
-            '"ones", or reduce it to a scalar in the graph (sum, mean)',
+            f'output {name} is {node.spec}: give grad_outputs for it, a tensor of that shape or "ones", or {otherwise}',
             node=name,
             pointer="/grad_outputs",
         )
@@ -467,6 +477,11 @@ def _nth(scene: Scene) -> Answer:
 
 def _first_order(scene: Scene) -> dict[str, Node]:
     outputs = scene.differentiable.values()
+    for name, node in scene.differentiable.items():
+        if is_complex(node):
+            raise NotDifferentiable(
+                f"nth sums up outputs to one real number; {name} is {node.dtype.name}: {REAL_PARTS}"
+            )
     found = reverse([(node, ones(node)) for node in outputs], list(scene.wrt.values()))
     return {name: or_zero(g, x) for (name, x), g in zip(scene.wrt.items(), found, strict=True)}
 
@@ -477,6 +492,8 @@ def _of_each(scene: Scene) -> list[Tree]:
     rows = []
     for name, first in _first_order(scene).items():
         x = scene.wrt[name]
+        if order > 1:
+            _refuse_complex(name, x, "order 2 is the gradient of the sum of order 1, which is complex")
         (series,) = taylor({x: ones(x)}, [first], order - 1)
         for k, coefficient in enumerate(series):
             value = coefficient if coefficient is None or k < 2 else coefficient * float(math.factorial(k))
@@ -488,6 +505,8 @@ def _along_path(scene: Scene) -> list[Tree]:
     """Partial derivatives commute, so all gradients move along the path together, and each prefix reads off one."""
     path = list(scene.question.path or ())
     _bounded(len(path), scene.graph.limits.nested_order, "nested_order")
+    for name in path[:-1]:
+        _refuse_complex(name, scene.wrt[name], "what follows is the gradient of the sum of this one, which is complex")
     current: dict[str, Node | None] = dict(_first_order(scene))
     rows = []
     for k, name in enumerate(path):
@@ -499,15 +518,39 @@ def _along_path(scene: Scene) -> list[Tree]:
     return rows
 
 
+def _refuse_complex(name: str, x: Node, reason: str) -> None:
+    if is_complex(x):
+        raise NotDifferentiable(f"{name} is {x.dtype.name}: {reason}; hvp and jvp take any direction", node=name)
+
+
+def _refuse_unholomorphic(by: str, x: Node, name: str, output: Node) -> None:
+    """A complex output has one complex derivative by a complex x only where it is holomorphic."""
+    culprit = unholomorphic(x, output) if is_complex(x) and is_complex(output) else None
+    if culprit is not None:
+        raise NotDifferentiable(
+            f"{name} is not holomorphic in {by}: {culprit.op.name} is on the way, so no one complex number is its "
+            f"derivative; {REAL_PARTS}, or use jvp",
+            node=culprit.origin,
+        )
+
+
 def _jacobian(scene: Scene) -> Answer:
-    """∂output/∂x in shape output + x: by columns where x is the smaller, else by rows, unless the mode is given."""
+    """∂output/∂x in shape output + x: by columns where x is the smaller, else by rows, unless the mode is given.
+
+    Of a real output by a complex x it is the gradient, which rows give; of a complex output by a real x columns give
+    both parts.
+    """
     outputs, mode = scene.differentiable, scene.question.mode
     blocks: dict[tuple[str, str], Node] = {}
 
     def is_forward(output: Node, x: Node) -> bool:
+        if is_complex(output) != is_complex(x):
+            return is_complex(output)
         return mode == "forward" or (mode == "auto" and x.size < output.size)
 
     for by, x in scene.wrt.items():
+        for name, node in outputs.items():
+            _refuse_unholomorphic(by, x, name, node)
         chosen = {name: node for name, node in outputs.items() if is_forward(node, x)}
         blocks |= {(name, by): block for name, block in _columns(chosen, x).items()}
     for name, node in outputs.items():
@@ -519,6 +562,8 @@ def _jacobian(scene: Scene) -> Answer:
 
 def _hessian(scene: Scene) -> Answer:
     """The derivative of every gradient by every wrt, by columns."""
+    for name, x in scene.wrt.items():
+        _refuse_complex(name, x, "a Hessian has four real numbers for each pair of complex ones")
     gradients = scene.gradients()
     columns = {by: _columns(gradients, x) for by, x in scene.wrt.items()}
     table = {name: {by: columns[by][name] for by in scene.wrt} for name in gradients}
@@ -540,6 +585,8 @@ def _rows(output: Node, wrt: Mapping[str, Node]) -> dict[str, Node]:
     """∂output/∂x by each x, by one reverse sweep over a basis of the output."""
     g = _probe(output)
     images = reverse([(output, g)], list(wrt.values()))
+    if is_complex(output):  # of a holomorphic output reverse mode gives the conjugates
+        images = [image and ops.conj(image) for image in images]
     return dict(zip(wrt, _over_basis(g, images, [x.spec for x in wrt.values()]), strict=True))
 
 

@@ -468,7 +468,9 @@ def _is_imaginary(inputs: Sequence[Argument]) -> bool:
     if len(inputs) != 2 or repr(inputs[0]) != "0":
         return False
     imag = inputs[1]
-    return type(imag) in (int, float) and repr(imag)[0].isdecimal() and imag <= INT64_MAX
+    if isinstance(imag, Ref | Tensor | bool):
+        return False
+    return repr(imag)[0].isdecimal() and imag <= INT64_MAX
 
 
 def _is_index(attrs: dict[str, Any]) -> bool:

@@ -23,6 +23,20 @@ def between(sources: Iterable[Node], targets: Sequence[Node]) -> list[Node]:
     return sorted(reached, key=lambda node: node.index)
 
 
+def unholomorphic(source: Node, target: Node) -> Node | None:
+    """The first node between a complex source and a complex target that keeps it from being holomorphic, if any.
+
+    What is real on the way is one: a real function has a complex derivative only where it is constant.
+    """
+    leads = {target}
+    culprit = None
+    for node in reversed(between([source], [target])):
+        if node in leads:
+            leads.update(node.inputs)
+            culprit = culprit if node.dtype.kind == "c" and node.op.holomorphic else node
+    return culprit
+
+
 def passes(node: Node) -> bool:
     """Whether a derivative can pass through the op of `node` at all."""
     if not any(is_inexact(spec.dtype) for spec in node.specs):

@@ -8,6 +8,7 @@ serves POST /grad/check.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from engine.calls import Question
 from engine.check import check
 from engine.core import Node, Op, Operand, Sample, ops
 from engine.derivative import Bilinear, Custom, Linear, Partials, unbroadcast
-from engine.families import batch_aligned, broadcast_shape, same_shape
+from engine.families import batch_aligned, broadcast_shape, part_dtype, same_shape
 from engine.limits import Limits
 from tests.support import properties
 from tests.support.asking import tensors
@@ -254,6 +255,54 @@ def test_fault_is_found(name: str) -> None:
 def test_every_property_finds_a_fault() -> None:
     """No property is there only for show."""
     assert {law for _, law in FAULTS.values()} == {properties.value_is_as_declared, *properties.SMOOTH}
+
+
+def of_complex(case: Case) -> Case:
+    """The same at complex numbers."""
+    operands = tuple(replace(operand, kinds="fc") for operand in case.op.operands)
+    return replace(case, op=replace(case.op, operands=operands)).of("complex128")
+
+
+def magnitude(slope: Callable[..., Any]) -> Case:
+    return of_complex(planted(np.abs, Partials((slope,)), (2, 3), returns=part_dtype))
+
+
+COMPLEX_TWINS = {
+    "a real result": magnitude(lambda out, x: ops.conj(ops.sign(x))),
+    "a rule by hand": of_complex(squared(lambda node, t: 2 * node.inputs[0] * t, lambda node, g: conj_twice(node) * g)),
+    "a conjugate": of_complex(planted(np.conj, Linear(lambda g, x: ops.conj(g)), (3,), shape=same_shape)),
+}
+COMPLEX_FAULTS = {
+    "a slope that is not conjugated": (
+        magnitude(lambda out, x: ops.sign(x)),
+        properties.forward_agrees_with_differences,
+    ),
+    "a rule by hand that forgets to conjugate": (
+        of_complex(squared(lambda node, t: 2 * node.inputs[0] * t, lambda node, g: 2 * node.inputs[0] * g)),
+        properties.reverse_agrees_with_forward,
+    ),
+    "an adjoint that is not the real one": (
+        of_complex(planted(np.conj, Linear(lambda g, x: g), (3,), shape=same_shape)),
+        properties.reverse_agrees_with_forward,
+    ),
+}
+
+
+def conj_twice(node: Node) -> Node:
+    return 2 * ops.conj(node.inputs[0])
+
+
+@pytest.mark.parametrize("law", properties.SMOOTH, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("name", COMPLEX_TWINS)
+def test_what_is_right_of_complex_numbers_passes(name: str, law: Property) -> None:
+    law(COMPLEX_TWINS[name])
+
+
+@pytest.mark.parametrize("name", COMPLEX_FAULTS)
+def test_fault_of_complex_numbers_is_found(name: str) -> None:
+    case, law = COMPLEX_FAULTS[name]
+    with pytest.raises(AssertionError):
+        law(case)
 
 
 def test_planted_ops_stay_out_of_the_catalogue() -> None:
