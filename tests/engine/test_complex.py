@@ -227,3 +227,58 @@ def test_what_means_nothing_of_complex_numbers_is_refused(text: str) -> None:
     code, detail = code_of("value", text, {"z": Z})
     assert code == "dtype_mismatch"
     assert "complex128" in detail
+
+
+# Fourier transforms, against NumPy's
+
+SIGNAL = np.random.default_rng(4).normal(size=(3, 4, 5)) + 1j * np.random.default_rng(5).normal(size=(3, 4, 5))
+LINES = ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft")
+PLANES = [f"{name}{suffix}" for name in LINES[:4] for suffix in ("2", "n")]
+
+
+def agrees_with_numpy(name: str, single: bool, attrs: str, **theirs: Any) -> None:
+    x = SIGNAL.real if name.startswith(("rfft", "ihfft")) else SIGNAL
+    x = x.astype(np.float32 if x.dtype.kind == "f" else np.complex64) if single else x
+    found = ask("value", f"y_ = {name}(x{attrs})", {"x": x})["values"]["y_"]
+    expected = getattr(np.fft, name)(x, **theirs)
+    assert found.dtype == expected.dtype
+    assert_close(found, expected, 1e-5 if single else 1e-13, name)
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("norm", ["backward", "ortho", "forward"])
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+@pytest.mark.parametrize("name", LINES)
+def test_transforms_along_an_axis_are_numpy_s(name: str, n: int, norm: str, single: bool) -> None:
+    agrees_with_numpy(name, single, f", {n}, 1, '{norm}'", n=n, axis=1, norm=norm)
+    agrees_with_numpy(name, single, f", norm='{norm}'", norm=norm)
+
+
+@pytest.mark.parametrize("norm", ["backward", "ortho", "forward"])
+@pytest.mark.parametrize("name", PLANES)
+def test_transforms_along_several_axes_are_numpy_s(name: str, norm: str) -> None:
+    agrees_with_numpy(name, False, f", norm='{norm}'", norm=norm)
+    agrees_with_numpy(name, False, f", [4, 3], axes=[2, 0], norm='{norm}'", s=(4, 3), axes=(2, 0), norm=norm)
+
+
+@pytest.mark.parametrize("name", ["fftfreq", "rfftfreq"])
+def test_frequencies_are_numpy_s(name: str) -> None:
+    for n in range(1, 9):
+        found = ask("value", f"{name}({n}, d=0.3)")["values"]["out"]
+        assert found.tolist() == getattr(np.fft, name)(n, 0.3).tolist()
+
+
+def test_shifts_undo_each_other() -> None:
+    for n in range(7):
+        found = ask("value", "a = fftshift(x); ifftshift(a), a", {"x": np.arange(float(n))})["values"]
+        assert found["out"].tolist() == [*range(n)]
+        assert found["a"].tolist() == np.fft.fftshift(np.arange(n)).tolist()
+
+
+def test_a_convolution_by_its_spectrum_has_the_gradient_of_the_convolution() -> None:
+    x, k = np.array([0.3, -1.0, 2.0, 0.7, 0.1]), np.array([0.5, -0.2, 0.1, 0.0, 0.4])
+    by_spectrum = ask("grad", "sum(irfft(rfft(x) * rfft(k), n=5)**2)", {"x": x, "k": k})["gradients"]
+    turned = "take(x, [[0, 4, 3, 2, 1], [1, 0, 4, 3, 2], [2, 1, 0, 4, 3], [3, 2, 1, 0, 4], [4, 3, 2, 1, 0]], axis=0)"
+    directly = ask("grad", f"sum(({turned} @ k)**2)", {"x": x, "k": k})["gradients"]
+    for name in ("x", "k"):
+        assert_close(by_spectrum[name], directly[name], 1e-13, name)

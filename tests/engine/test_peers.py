@@ -232,6 +232,24 @@ PAIRS = [
 ]
 
 
+def of_fourier(name: str, ours: str = "", shape: tuple[int, ...] = (4, 6), **theirs: Any) -> Pair:
+    """One of numpy.fft's functions, in all three."""
+    return Pair(f"{name}(x{ours})", lambda x: getattr(torch.fft, name)(x, **theirs), shapes=(shape,))
+
+
+LINES = ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft")
+FOURIER = [
+    *(of_fourier(name) for name in LINES),
+    *(of_fourier(name, ", n=5, axis=0, norm='ortho'", n=5, dim=0, norm="ortho") for name in LINES),
+    *(of_fourier(name, ", n=9, norm='forward'", n=9, norm="forward") for name in LINES),
+    *(of_fourier(f"{name}2", ", norm='forward'", (2, 4, 3), norm="forward") for name in LINES),
+    *(of_fourier(f"{name}n", ", norm='ortho'", (2, 4, 3), norm="ortho") for name in LINES),
+    *(of_fourier(f"{name}n", ", [3, 5], axes=[2, 0]", (2, 4, 3), s=(3, 5), dim=(2, 0)) for name in LINES),
+    of_fourier("fftshift"),
+    of_fourier("ifftshift", ", axes=1", (4, 5), dim=1),
+]
+
+
 def exp_by_svd(u: Any, s: Any, vh: Any) -> Any:
     return u @ (s.exp()[:, None] * vh)
 
@@ -278,7 +296,7 @@ COMPLEX_PAIRS = [
         shapes=MATRIX,
     ),
 ]
-KNOWN = [pair for pair in PAIRS if pair.is_known]
+KNOWN = [pair for pair in (*PAIRS, *FOURIER) if pair.is_known]
 KNOWN += [replace(pair, complex=True) for pair in KNOWN if pair.takes_complex and pair.ours not in REAL_ONLY]
 KNOWN += [replace(pair, complex=True) for pair in COMPLEX_PAIRS]
 every_pair = pytest.mark.parametrize("pair", KNOWN, ids=str)
@@ -327,12 +345,12 @@ def test_second_orders_agree(pair: Pair) -> None:
     out, leaves = theirs(pair)
     rng = np.random.default_rng(1)
     vectors = {name: drawn_like(x, rng) for name, x in zip(pair.inputs, leaves, strict=True)}
-    loss = (out * out.conj()).real.sum() if pair.complex else (out * out).sum()
+    loss = (out * out.conj()).real.sum()
     first = filled(torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True), leaves)
     along = sum((g * torch.tensor(v).conj()).real.sum() for g, v in zip(first, vectors.values(), strict=True))
     expected = filled(torch.autograd.grad(along, leaves, allow_unused=True), leaves)
-    total = "t_ = sum(real(y_ * conj(y_)))" if pair.complex else "t_ = sum(y_ * y_)"
-    found = ask("hvp", statements(pair, total), pair.inputs, vectors=vectors, outputs=["t_"])["hvp"]
+    text = statements(pair, "t_ = sum(real(y_ * conj(y_)))")
+    found = ask("hvp", text, pair.inputs, vectors=vectors, outputs=["t_"])["hvp"]
     for (name, product), other in zip(found.items(), expected, strict=True):
         assert_close(product, other.resolve_conj().numpy(), 1e-8, f"H v by {name}")
 
