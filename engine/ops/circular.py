@@ -105,7 +105,9 @@ hypot = binary(
 
 
 def _spherical_bessel(x: Any, *, n: int) -> Any:
-    # SciPy's runs in float64 only, and is odd or even in x by the order alone.
+    # SciPy's runs in double precision only, and is odd or even in x by the order alone.
+    if x.dtype.kind == "c":
+        return np.asarray(special.spherical_jn(n, x), x.dtype)
     return np.asarray(special.spherical_jn(n, np.abs(x)) * np.where(x < 0, (-1.0) ** n, 1.0), x.dtype)
 
 
@@ -128,6 +130,7 @@ spherical_jn = costly(
     "Spherical Bessel function of the first kind, of order n.",
     _spherical_bessel,
     _spherical_slope,
+    operands=ANY,
     attrs={"n": attrs.integer(f"The order, from 0 to {LARGEST_ORDER}.")},
     guard=_bounded_order,
     samples=(Sample(((3,),), {"n": 0}), Sample(((3,),), {"n": 3})),
@@ -139,4 +142,5 @@ sinc = costly(
     "sin(πx) / (πx), and 1 at 0.",
     np.sinc,
     lambda out, x: -math.pi * ops.spherical_jn(math.pi * x, n=1),
+    operands=ANY,
 )

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.core import Node, ops
 from engine.derivative import Slope
-from engine.families import ANY, binary, costly, unary
+from engine.families import ANY, ANYS, binary, costly, unary
 
 exp = costly("exp", "e to the power of the value.", np.exp, lambda out, x: out, operands=ANY)
 
@@ -57,11 +57,23 @@ log10 = costly(
     operands=ANY,
 )
 
+
+def _logaddexp(x: Any, y: Any) -> Any:
+    if x.dtype.kind == "f":
+        return np.logaddexp(x, y)
+    # NumPy's is real only. What lies to the right leads, as infinities of one sign do when they are equal.
+    is_right = x.real >= y.real
+    far = np.where(is_right, x, y)
+    apart = np.where(x == y, np.zeros((), x.dtype), np.where(is_right, y - x, x - y))
+    return far + np.log1p(np.exp(apart))
+
+
 logaddexp = binary(
     "logaddexp",
     "log(exp(x1) + exp(x2)), without overflow.",
-    np.logaddexp,
+    _logaddexp,
     (lambda out, x, y: ops.sigmoid(x - y), lambda out, x, y: ops.sigmoid(y - x)),
+    operands=ANYS,
     inexact=True,
     flops=40,
 )

@@ -226,6 +226,7 @@ softsign = composite(
     "softsign",
     "x / (1 + abs(x)).",
     lambda x: x / (ops.abs(x) + 1.0),
+    operands=ANY,
     inexact=True,
     samples=POINTWISE,
     domain=((0.5, 2.0),),

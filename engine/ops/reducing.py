@@ -133,20 +133,25 @@ nanmean = composite(
 
 
 def _logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
-    largest = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    largest = np.max(x.real, axis=axis, keepdims=True, initial=-np.inf)
     # An infinite shift would turn -inf everywhere, or inf anywhere, into NaN.
-    shift = np.where(np.isfinite(largest), largest, np.zeros((), x.dtype))
+    shift = np.where(np.isfinite(largest), largest, np.zeros((), largest.dtype))
     terms = np.asarray(x - shift)
     np.exp(terms, out=terms)
     out = np.log(np.sum(terms, axis=axis, keepdims=keepdims))
     return out + np.reshape(shift, np.shape(out))
 
 
+def _logsumexp_slope(out: Node, x: Node, *, axis: tuple[int, ...], keepdims: bool) -> Node:
+    return ops.exp(x - out) if x.dtype.kind == "c" else ops.softmax(x, axis=axis)
+
+
 logsumexp = reduction(
     "logsumexp",
     "log(sum(exp(x))) over axes, without overflow; its slope is softmax.",
     _logsumexp,
-    by_slope(lambda out, x, *, axis, keepdims: ops.softmax(x, axis=axis), reduced_axes),
+    by_slope(_logsumexp_slope, reduced_axes),
+    operands=ANY,
     inexact=True,
     flops=lambda out, x, **attrs: 22 * math.prod(x),
     scratch=elements,
