@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mpmath import mp
 
 from engine.core import ops
 from engine.errors import EngineError, NotDifferentiable
 from engine.types import Spec
 from tests.support.asking import ask, built
 from tests.support.numeric import assert_close, ridders
+from tests.support.references import UNARY
 
 Z = np.array([0.7 - 0.4j, -1.2 + 0.3j])
 X = np.array([0.6, -1.1])
@@ -282,3 +284,29 @@ def test_a_convolution_by_its_spectrum_has_the_gradient_of_the_convolution() -> 
     directly = ask("grad", f"sum(({turned} @ k)**2)", {"x": x, "k": k})["gradients"]
     for name in ("x", "k"):
         assert_close(by_spectrum[name], directly[name], 1e-13, name)
+
+
+# High orders
+
+ANALYTIC = [
+    call
+    for call in UNARY
+    if (name := call.split("(", maxsplit=1)[0]) in ops
+    and "c" in ops.find(name).operands[0].kinds
+    and name not in ("abs", "softsign")
+]
+
+
+@pytest.mark.parametrize("call", ANALYTIC)
+def test_series_at_a_complex_point(call: str) -> None:
+    """Along a complex direction, against mpmath; each coefficient to its own size, or a part of its neighbours'."""
+    low, high = ops.find(call.split("(", maxsplit=1)[0]).domain[0]
+    z, v = complex(low + 0.37 * (high - low), 0.3), 0.6 - 0.8j
+    text = call.replace("x)", "z)").replace("(x,", "(z,")
+    series = ask("taylor", text, {"z": np.complex128(z)}, direction={"z": np.complex128(v)}, order=20)
+    with mp.workdps(40):
+        expected = np.array([complex(c) * v**k for k, c in enumerate(mp.taylor(UNARY[call], mp.mpc(z), 20))])
+    size = np.abs(expected)
+    scale = np.maximum(size, 0.25 * np.maximum(np.r_[size[1:], 0], np.r_[0, size[:-1]]))
+    error = np.abs(series["coefficients"]["out"] - expected)
+    assert (error <= 1e-12 * scale).all(), f"order {np.argmax(error / scale)} is off by {np.max(error / scale):.2g}"

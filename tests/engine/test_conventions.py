@@ -141,6 +141,37 @@ def test_convention(row: Row, mode: str) -> None:
         assert_close(gradients[name], np.array(expected, float), 1e-12, f"gradient by {name}")
 
 
+COMPLEX_ROWS = [
+    Row("abs(z)", {"z": 0j}, 0.0, {"z": 0j}),
+    Row("sign(z)", {"z": 0j}, 0j, {"z": 0j}),
+    Row("angle(z)", {"z": 0j}, 0.0, {"z": 0j}),
+    Row("angle(z)", {"z": -2 + 0j}, math.pi, {"z": -0.5j}),
+    Row("angle(z)", {"z": complex(-2, -0.0)}, -math.pi, {"z": -0.5j}),
+    Row("vector_norm(z)", {"z": [0j, 0j]}, 0.0, {"z": [0j, 0j]}),
+    Row("vector_norm(z, ord=1)", {"z": [0j, 3j]}, 3.0, {"z": [0j, 1j]}),
+    Row("vector_norm(z, ord=Infinity)", {"z": [2j, -2 + 0j, 1j]}, 2.0, {"z": [0.5j, -0.5, 0j]}),
+    Row("std(z)", {"z": [1j, 1j]}, 0.0, {"z": [0j, 0j]}),
+    Row("log(z)", {"z": -1 + 0j}, 1j * math.pi, {"z": -1 + 0j}),
+    Row("log(z)", {"z": complex(-1, -0.0)}, -1j * math.pi, {"z": -1 + 0j}),
+    Row("sqrt(z)", {"z": -4 + 0j}, 2j, {"z": 0.25j}),
+    Row("sqrt(z)", {"z": complex(-4, -0.0)}, -2j, {"z": -0.25j}),
+    Row("pow(z, w)", {"z": 0j, "w": 0j}, 1.0, {"z": 0j, "w": 0j}),
+    Row("prod(z)", {"z": [0j, 2j, 3 + 0j]}, 0j, {"z": [-6j, 0j, 0j]}),
+    Row("sum(irfft(z))", {"z": [1 + 5j, 2 + 5j, 3 + 5j]}, 1.0, {"z": [1.0, 0.0, 0.0]}),
+    Row("irfft(z)[1]", {"z": [1 + 5j, 2 + 5j, 3 + 5j]}, -3.0, {"z": [0.25, -0.5j, -0.25]}),
+]
+
+
+@pytest.mark.parametrize("row", COMPLEX_ROWS, ids=str)
+def test_convention_of_complex_numbers(row: Row) -> None:
+    """The gradient is that of the real part of the output."""
+    inputs = {name: np.array(value, complex) for name, value in row.inputs.items()}
+    found = ask("grad", f"y = real({row.expression})", inputs)
+    assert_close(ask("value", row.expression, inputs)["values"]["out"], np.array(row.value), 1e-12, "value")
+    for name, expected in row.gradients.items():
+        assert_close(found["gradients"][name], np.array(expected, complex), 1e-12, f"gradient by {name}")
+
+
 SECOND = [
     Row("sum(abs(x))", {"x": 0.0}, None, {"x": 0.0}),
     Row("relu(x)", {"x": 0.0}, None, {"x": 0.0}),
