@@ -416,8 +416,9 @@ def _implied_cotangent(name: str, node: Node, scene: Scene) -> Node:
     """One, for a real output of a single element, as PyTorch implies it; ones where they are asked for."""
     if (node.size != 1 or is_complex(node)) and not scene.question.ones:
         otherwise = REAL_PARTS if is_complex(node) else "reduce it to a scalar in the graph (sum, mean)"
+        what = f"is {node.dtype.name}" if node.size == 1 else f"has shape {list(node.shape)}"
         raise GradOutputsRequired(
-            f'output {name} is {node.spec}: give grad_outputs for it, a tensor of that shape or "ones", or {otherwise}',
+            f'output {name} {what}: give grad_outputs for it, a tensor of that shape or "ones", or {otherwise}',
             node=name,
             pointer="/grad_outputs",
         )
