@@ -150,6 +150,9 @@ def dtype(doc: str = "Dtype of the result.", default: Any = REQUIRED) -> Attr:
 class SubGraph:
     """A graph as the value of an attribute: what a function's name becomes when the graph is built."""
 
+    inputs: tuple[Any, ...] = ()
+    outputs: tuple[Any, ...] = ()
+
 
 def function(doc: str) -> Attr:
     """A function of the graph, by name."""

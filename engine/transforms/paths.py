@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from engine.attrs import SubGraph
 from engine.core import RESULT, Node
 from engine.types import is_inexact
 
@@ -33,8 +34,17 @@ def unholomorphic(source: Node, target: Node) -> Node | None:
     for node in reversed(between([source], [target])):
         if node in leads:
             leads.update(node.inputs)
-            culprit = culprit if node.dtype.kind == "c" and node.op.holomorphic else node
+            culprit = culprit if _is_holomorphic(node) else node
     return culprit
+
+
+def _is_holomorphic(node: Node) -> bool:
+    """Whether a complex derivative goes on through a node: its result is complex, and so is what is inside of it."""
+    if not node.op.holomorphic or (node.dtype.kind != "c" and not node.op.has_several):
+        return False
+    bodies = [each for each in node.attrs.values() if isinstance(each, SubGraph)]
+    pairs = ((x, out) for body in bodies for x in body.inputs for out in body.outputs)
+    return not any(x.dtype.kind == "c" and unholomorphic(x, out) for x, out in pairs)
 
 
 def passes(node: Node) -> bool:

@@ -130,6 +130,7 @@ def test_jacobian_of_a_holomorphic_function_is_its_complex_derivative(mode: str)
         ("z + astype(astype(z, 'float64'), 'complex128')", "astype"),
         ("vecdot(z, z)", "conj"),
         ("qr(outer(z, z) + eye(2)).Q", "qr"),
+        ("f(h, x) = h * x, abs(h)\nr = scan(f, z[0], z)\nr.0", "scan"),
     ],
 )
 def test_jacobian_of_what_is_not_holomorphic_is_refused(text: str, culprit: str) -> None:
@@ -169,6 +170,13 @@ def test_what_has_a_jacobian_is_holomorphic(name: str) -> None:
         assert not np.allclose(turned, 1j * along)
     else:
         assert_close(np.tensordot(jacobian, 1j * t, 2), turned, 1e-9, name)
+
+
+def test_jacobian_of_a_holomorphic_loop() -> None:
+    """The last carry of h ← h·x + 1, from 2."""
+    text = "f(h, x) = h * x + 1, h\nr = scan(f, 2 + 0j, z)\nw = r.0"
+    found = ask("jacobian", text, {"z": Z}, outputs=["w"])["jacobian"]["w"]["z"]
+    assert_close(found, np.array([2 * Z[1], 2 * Z[0] + 1]), 1e-14, "derivative")
 
 
 # Higher orders
