@@ -321,7 +321,7 @@ cross = composite(
     "cross",
     "The cross product of vectors of three components along an axis; the other axes broadcast.",
     _cross,
-    operands=REALS,
+    operands=NUMERICS,
     attrs={"axis": attrs.axis("The axis of components; negative ones count from the end.", -1)},
     torch="linalg_cross",
     family="products",

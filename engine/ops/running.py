@@ -12,7 +12,7 @@ from engine import attrs as kinds
 from engine.core import Attrs, Node, Op, Operand, Refusal, Sample, cast, define, ops
 from engine.derivative import Custom, Flat, Linear, conj, filled, times
 from engine.errors import InvalidGraph, ShapeMismatch
-from engine.families import ANY, NUMERIC, REAL, X, batch_shifted, composite, elements, int64, resized, span
+from engine.families import ANY, NUMERIC, X, batch_shifted, composite, elements, int64, resized, span
 from engine.ops.reducing import DTYPE, total_dtype
 from engine.types import INT64, Shape, Spec, axis_of, promote
 
