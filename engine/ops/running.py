@@ -286,7 +286,7 @@ MOST_DIFFERENCES = 1024
 """Beyond it, the binomial coefficients in a difference overflow float64."""
 
 
-ABSENT = Operand("", "biuf", promotes=False, default=math.nan)
+ABSENT = Operand("", "biufc", promotes=False, default=math.nan)
 """What is left out: NaN as a number of its own is nothing that could be prepended."""
 
 
@@ -372,7 +372,7 @@ def _cumulative_trapezoid(y: Node, x: Node, *, axis: int, dx: float) -> Node:
 
 
 INTEGRAL: Attrs = {
-    "operands": (Operand("y"), Operand("x", default=1.0)),
+    "operands": (Operand("y", "biufc"), Operand("x", "biufc", default=1.0)),
     "attrs": {"axis": kinds.axis(default=-1), "dx": kinds.real("The distance of sample points.", 1.0)},
     "order": ("y", "x", "dx", "axis"),
     "inexact": True,

@@ -339,7 +339,7 @@ index_add = composite(
     "x with values, times alpha, added to the slices that the indices name along an axis; values broadcast to what "
     "take(x, indices) would read.",
     _index_add,
-    operands=(Operand("x", "iuf"), INDICES, Operand("values", "iuf")),
+    operands=(Operand("x", "iufc"), INDICES, Operand("values", "iufc")),
     attrs={"axis": AXIS, "alpha": kinds.real("What values are multiplied by.", 1.0)},
     **INDEXED | {"samples": (*INDEXED["samples"], Sample(((2, 3), [1, 1], ()), {"axis": 0, "alpha": -0.5}))},
     example="index_add(x, [0, 2], 1, axis=1)",

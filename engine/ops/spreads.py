@@ -21,7 +21,6 @@ from engine.families import (
     FOLDED,
     KEEPDIMS,
     WRONG_AXIS,
-    X,
     composite,
     count_along,
     elements,
@@ -37,7 +36,7 @@ from engine.limits import Limits
 from engine.ops.extremes import extreme_shape, ties
 from engine.ops.linalg import small_enough
 from engine.ops.reducing import mean_of
-from engine.types import Shape, axis_of, drop_axes
+from engine.types import Shape, axis_of, drop_axes, to_real
 
 # Spreads
 
@@ -122,6 +121,7 @@ def _with_mean(spread: Op) -> Op:
         f"{spread.name}_mean",
         f"{spread.doc.split(',')[0]}, as {spread.name} has it, and the mean.",
         expand,
+        operands=ANY,
         attrs=spread.attrs,
         results=(spread.name, "mean"),
         inexact=True,
@@ -149,16 +149,16 @@ def _observations(x: Node, fweights: Node, aweights: Node) -> None:
 
 
 def _cov(x: Node, fweights: Node, aweights: Node, *, correction: float) -> Node:
-    """Σ w (x − m)(x − m)ᵀ / (Σw − correction·Σ(w·a)/Σw), with w = f·a: numpy.cov's."""
+    """Σ w (x − m)(x − m)ᴴ / (Σw − correction·Σ(w·a)/Σw), with w = f·a: numpy.cov's."""
     _observations(x, fweights, aweights)
-    fweights, aweights = (in_own_dtype(cast(each, x.dtype)) for each in (fweights, aweights))
+    fweights, aweights = (in_own_dtype(cast(each, to_real(x.dtype))) for each in (fweights, aweights))
     rows = ops.reshape(x, shape=(x.shape[0] if x.rank == 2 else 1, x.shape[-1] if x.rank else 1))
     weights = ops.broadcast_to(fweights * aweights, shape=rows.shape[-1:])
     total = ops.sum(weights)
     share = ops.sum(weights * aweights) / total if aweights.rank else 1.0
     left = total - share * correction
     centred = rows - ops.sum(rows * weights, axis=1, keepdims=True) / total
-    products = (centred * weights) @ ops.matrix_transpose(centred)
+    products = (centred * weights) @ ops.adjoint(centred)
     return ops.squeeze(products / ops.where(left > 0.0, left, math.nan))
 
 
@@ -167,7 +167,7 @@ cov = composite(
     "Covariances of variables, which are rows, over observations, which are columns, with divisor count - correction; "
     "fweights say how often an observation counts, aweights how much.",
     _cov,
-    operands=(*X, Operand("fweights", promotes=False, default=1.0), Operand("aweights", default=1.0)),
+    operands=(*ANY, Operand("fweights", promotes=False, default=1.0), Operand("aweights", promotes=False, default=1.0)),
     attrs={"correction": kinds.real("What is taken off the count.", 1.0)},
     inexact=True,
     family="reduction",
@@ -336,6 +336,7 @@ matrix_norm = composite(
     "matrix_norm",
     "A norm of a matrix, or of each in a stack.",
     _matrix_norm,
+    operands=ANY,
     attrs={
         "ord": MATRIX_ORDER,
         "axis": kinds.integers("The axes of rows and of columns.", (-2, -1)),

@@ -22,7 +22,7 @@ from engine.program import Argument, Built, Closure, Program, Ref, Statement
 from engine.tensors import Tensor, read_tensor
 from engine.text import parse
 from engine.transforms.reverse import reverse
-from engine.types import Array, Spec, is_inexact
+from engine.types import Array, Spec, is_inexact, to_real
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class Case:
         if is_whole(data) and "i" in self.op.operand(at).kinds:
             return np.array(data, np.int64)
         array = read_tensor(data).array
-        return array if array.dtype.kind == "b" else array.astype(self.dtype)
+        dtype = np.dtype(self.dtype)
+        dtype = dtype if dtype.kind in self.op.operand(at).kinds else to_real(dtype)
+        return array if array.dtype.kind == "b" else array.astype(dtype)
 
     @cached_property
     def moving(self) -> tuple[str, ...]:
