@@ -14,7 +14,7 @@ TENSOR_FIELDS = ("inputs", "grad_outputs", "accumulate", "tangents", "vectors", 
 
 @dataclass(frozen=True)
 class Codec:
-    """One form. `decode` raises app.wire.forms.Malformed. `tensors` is how it writes them, unless the request decides."""
+    """One form. `decode` raises app.wire.forms.Malformed; `tensors` is how tensors are written, where it is settled."""
 
     name: str
     media_types: tuple[str, ...]
