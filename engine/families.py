@@ -330,6 +330,11 @@ def composite(name: str, doc: str, expand: Callable[..., Any], **record: Any) ->
     return define(name, doc, expand=expand, **defaults | record)
 
 
+def is_number(x: Node, number: float) -> bool:
+    """Whether an operand is a bare number, and this one: as where it was left out, and the number stands for it."""
+    return x.weak and x.value is not None and bool(x.value == number)
+
+
 rearranged = partial(composite, operands=ANY, family="shape")
 
 

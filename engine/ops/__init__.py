@@ -1,12 +1,14 @@
 """The catalogue: importing this package defines every op. A module is a family of functions, not of forms."""
 
 from engine.ops import (
+    activations,
     arithmetic,
     casting,
     circular,
     complexes,
     contracting,
     control,
+    convolving,
     creating,
     diagonals,
     exponential,
@@ -17,7 +19,6 @@ from engine.ops import (
     indexing,
     joining,
     linalg,
-    neural,
     products,
     quantiles,
     reducing,
@@ -34,12 +35,14 @@ from engine.ops import (
 )
 
 __all__ = [
+    "activations",
     "arithmetic",
     "casting",
     "circular",
     "complexes",
     "contracting",
     "control",
+    "convolving",
     "creating",
     "diagonals",
     "exponential",
@@ -50,7 +53,6 @@ __all__ = [
     "indexing",
     "joining",
     "linalg",
-    "neural",
     "products",
     "quantiles",
     "reducing",
