@@ -1,4 +1,4 @@
-"""Activations, softmax and losses.
+"""Activations, and softmax.
 
 Names and attributes are PyTorch's. Activations with a kink have boolean slopes, which select and never
 multiply; the smooth ones are written in sigmoid, tanh and ndtr, whose slopes stay accurate far out.
@@ -7,6 +7,7 @@ multiply; the smooth ones are written in sigmoid, tanh and ndtr, whose slopes st
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,9 @@ from scipy import special
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Custom, Slope, times
-from engine.errors import InvalidGraph
+from engine.errors import InvalidGraph, ShapeMismatch
 from engine.families import (
     ANY,
-    MISMATCH,
     POINTWISE,
     REAL,
     X,
@@ -31,7 +31,7 @@ from engine.families import (
     settle_axes,
     unary,
 )
-from engine.types import Shape
+from engine.types import Shape, axis_of
 
 
 def _under(attrs: Attrs) -> tuple[Sample, ...]:
@@ -104,6 +104,7 @@ log_sigmoid = composite(
     "log(sigmoid(x)), without overflow.",
     lambda x: -ops.softplus(opposite(x)),
     inexact=True,
+    aliases=("logsigmoid",),
     samples=POINTWISE,
 )
 
@@ -209,6 +210,7 @@ hard_sigmoid = composite(
     "relu6(x + 3) / 6.",
     lambda x: ops.relu6(x + 3.0) / 6.0,
     inexact=True,
+    aliases=("hardsigmoid",),
     torch="hardsigmoid",
     samples=(*POINTWISE, Sample(([-4.0, 4.0],))),
 )
@@ -218,6 +220,7 @@ hard_swish = composite(
     "x·relu6(x + 3) / 6.",
     lambda x: x * ops.hard_sigmoid(x),
     inexact=True,
+    aliases=("hardswish",),
     torch="hardswish",
     samples=(*POINTWISE, Sample(([-4.0, 4.0],))),
 )
@@ -230,6 +233,161 @@ softsign = composite(
     inexact=True,
     samples=POINTWISE,
     domain=((0.5, 2.0),),
+)
+
+
+celu = composite(
+    "celu",
+    "x where it is above 0, else alpha·(exp(x / alpha) - 1), whose slope at 0 is 1 (Barron 2017).",
+    lambda x, *, alpha: _celu(x, alpha),
+    attrs={"alpha": kinds.real("What it tends to below, with its sign changed; not 0.", 1.0)},
+    inexact=True,
+    samples=(*POINTWISE, *_under({"alpha": 0.5})),
+    refusals=(Refusal(((3,),), {"alpha": 0}, "invalid_graph"),),
+    example="celu(x)",
+)
+
+
+def _celu(x: Node, alpha: float) -> Node:
+    if alpha == 0:
+        raise InvalidGraph("celu divides by alpha, which must not be 0")
+    above = x > 0
+    return ops.where(above, x, alpha * ops.expm1(ops.where(above, 0.0, x) * (1.0 / alpha)))
+
+
+def _prelu(x: Node, weight: Node) -> Node:
+    channels = x.shape[1] if x.rank > 1 else 1
+    if weight.rank > 1 or weight.size not in (1, channels):
+        raise ShapeMismatch(
+            f"the weight of prelu is one number, or {channels}, one a channel; got {list(weight.shape)}"
+        )
+    slope = ops.reshape(weight, shape=(weight.size, *(1,) * max(x.rank - 2, 0)) if weight.size > 1 else ())
+    return ops.where(x > 0, x, slope * x)
+
+
+prelu = composite(
+    "prelu",
+    "x where it is above 0, else weight·x; the weight is one number, or one for each channel, which axis 1 counts.",
+    _prelu,
+    operands=(*X, Operand("weight")),
+    inexact=True,
+    torch="prelu_kernel",
+    samples=(Sample(((3,), ())), Sample(((2, 3, 2), (3,))), Sample(((2, 3), (1,))), Sample(((0, 3), (3,)))),
+    refusals=(Refusal(((2, 3), (2,)), {}, "shape_mismatch"), Refusal(((3,), (3,)), {}, "shape_mismatch")),
+)
+
+
+def _rrelu(x: Node, *, lower: float, upper: float) -> Node:
+    return ops.leaky_relu(x, negative_slope=(lower + upper) / 2)
+
+
+rrelu = composite(
+    "rrelu",
+    "leaky_relu by the mean of two slopes: what the randomised one is outside of training (Xu et al. 2015).",
+    _rrelu,
+    attrs={
+        "lower": kinds.real("The least slope below 0.", 0.125),
+        "upper": kinds.real("The largest.", 1.0 / 3.0),
+    },
+    inexact=True,
+    samples=(*POINTWISE, *_under({"lower": 0.0, "upper": 1.0})),
+    example="rrelu(x)",
+)
+
+
+# Cut off
+
+hardtanh = unary(
+    "hardtanh",
+    "x, but not below min_val and not above max_val; its slope at both bounds is 0.",
+    lambda x, *, min_val, max_val: np.asarray(np.clip(x, min_val, max_val), x.dtype),
+    lambda out, x, *, min_val, max_val: (x > min_val) & (x < max_val),
+    attrs={"min_val": kinds.real("The lower bound.", -1.0), "max_val": kinds.real("The upper bound.", 1.0)},
+    flops=2,
+    samples=(*POINTWISE, *_under({"min_val": -0.25, "max_val": 1.5})),
+    example="hardtanh(x)",
+)
+
+
+def _at_least_zero(name: str) -> Callable[..., Shape]:
+    def shape(shape: Shape, *, lambd: float) -> Shape:
+        if not lambd >= 0:
+            raise InvalidGraph(f"lambd of {name} should be 0 or more, got {lambd}")
+        return shape
+
+    return shape
+
+
+def _is_outside(out: Node, x: Node, *, lambd: float) -> Node:
+    return ops.abs(x) > lambd
+
+
+LAMBD: Attrs = {
+    "attrs": {"lambd": kinds.real("How far from 0 the part that vanishes reaches.", 0.5)},
+    "samples": (*POINTWISE, *_under({"lambd": 1.25}), *_under({"lambd": 0})),
+    "refusals": (Refusal(((3,),), {"lambd": -1}, "invalid_graph"), Refusal(((3,),), {"lambd": "NaN"}, "invalid_graph")),
+}
+
+hardshrink = unary(
+    "hardshrink",
+    "x where its magnitude is above lambd, else 0.",
+    lambda x, *, lambd: np.asarray(np.where(np.abs(x) <= lambd, 0, x), x.dtype),
+    _is_outside,
+    shape=_at_least_zero("hardshrink"),
+    flops=2,
+    **LAMBD,
+    example="hardshrink(x)",
+)
+
+softshrink = unary(
+    "softshrink",
+    "x nearer to 0 by lambd, and 0 where its magnitude is below that.",
+    lambda x, *, lambd: np.asarray(np.copysign(np.maximum(np.abs(x) - lambd, 0), x), x.dtype),
+    _is_outside,
+    shape=_at_least_zero("softshrink"),
+    flops=4,
+    **LAMBD,
+    example="softshrink(x)",
+)
+
+tanhshrink = composite(
+    "tanhshrink",
+    "x - tanh(x).",
+    lambda x: x - ops.tanh(x),
+    inexact=True,
+    torch="sub",
+    samples=POINTWISE,
+)
+
+threshold = unary(
+    "threshold",
+    "x where it is above the threshold, else a value; the slope is 0 at the threshold and below.",
+    lambda x, *, threshold, value: np.asarray(np.where(x <= threshold, value, x), x.dtype),
+    lambda out, x, *, threshold, value: x > threshold,
+    attrs={"threshold": kinds.real("What x has to be above."), "value": kinds.real("What stands for the rest.")},
+    samples=(*_under({"threshold": 0.5, "value": -1.0}), Sample(((0,),), {"threshold": 0, "value": 0})),
+    refusals=(Refusal(((3,),), {"threshold": 0}, "invalid_graph"),),
+    example="threshold(x, 0.5, 0)",
+)
+
+
+def _glu(x: Node, *, axis: int) -> Node:
+    at = axis_of(axis, x.rank)
+    if x.shape[at] % 2:
+        raise ShapeMismatch(f"glu halves an axis, and axis {at} has {x.shape[at]} elements")
+    left, right = ops.split.several(x, indices_or_sections=2, axis=at)
+    return left * ops.sigmoid(right)
+
+
+glu = composite(
+    "glu",
+    "The first half of an axis times the sigmoid of the second (Dauphin et al. 2016).",
+    _glu,
+    attrs={"axis": kinds.axis("The axis to halve.", -1)},
+    inexact=True,
+    samples=(Sample(((4,),)), Sample(((2, 3),), {"axis": 0}), Sample(((2, 0),))),
+    refusals=(Refusal(((2, 3),), {}, "shape_mismatch"), Refusal(((2,),), {"axis": 1}, "shape_mismatch")),
+    example="glu(x)",
 )
 
 
@@ -316,51 +474,11 @@ log_softmax = define(
     example="log_softmax(x, axis=-1)",
 )
 
-
-# Losses
-
-INPUT_TARGET = (Operand("input"), Operand("target"))
-REDUCTION = kinds.choice("What is made of the losses of all elements.", ("none", "mean", "sum"), "mean")
-LOSSES = (
-    Sample(((3,), (3,))),
-    Sample(((2, 3), (2, 3)), {"reduction": "sum"}),
-    Sample(((2, 3), (3,)), {"reduction": "none"}),
-)
-
-
-def _reduced(losses: Node, reduction: str) -> Node:
-    return losses if reduction == "none" else ops.sum(losses) if reduction == "sum" else ops.mean(losses)
-
-
-mse_loss = composite(
-    "mse_loss",
-    "(input - target)², averaged.",
-    lambda x, y, *, reduction: _reduced(ops.square(x - y), reduction),
-    operands=INPUT_TARGET,
-    attrs={"reduction": REDUCTION},
-    inexact=True,
-    samples=LOSSES,
-    refusals=(*MISMATCH, Refusal(((2,), (2,)), {"reduction": "max"}, "invalid_graph")),
-    example="mse_loss(input, target)",
-)
-
-
-def _huber(x: Node, y: Node, *, delta: float, reduction: str) -> Node:
-    if not delta > 0:
-        raise InvalidGraph(f"delta of huber_loss must be positive, got {delta}")
-    error = x - y
-    size = ops.abs(error)
-    return _reduced(ops.where(size <= delta, 0.5 * ops.square(error), delta * (size - 0.5 * delta)), reduction)
-
-
-huber_loss = composite(
-    "huber_loss",
-    "(input - target)² / 2 up to a distance of delta, delta·(distance - delta / 2) above it; averaged.",
-    _huber,
-    operands=INPUT_TARGET,
-    attrs={"delta": kinds.real("Where the parabola ends.", 1.0), "reduction": REDUCTION},
-    inexact=True,
-    samples=(*LOSSES, Sample(((2, 3), (2, 3)), {"delta": 0.5})),
-    refusals=(*MISMATCH, Refusal(((2,), (2,)), {"delta": 0}, "invalid_graph")),
-    example="huber_loss(input, target)",
+softmin = composite(
+    "softmin",
+    "softmax of -x.",
+    lambda x, *, axis: ops.softmax(opposite(x), axis=axis),
+    torch="softmax",
+    **{name: SOFT[name] for name in ("operands", "attrs", "inexact", "family", "samples", "refusals")},
+    example="softmin(x, axis=-1)",
 )
