@@ -7,7 +7,6 @@ multiply; the smooth ones are written in sigmoid, tanh and ndtr, whose slopes st
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -309,44 +308,40 @@ hardtanh = unary(
 )
 
 
-def _at_least_zero(name: str) -> Callable[..., Shape]:
-    def shape(shape: Shape, *, lambd: float) -> Shape:
-        if not lambd >= 0:
-            raise InvalidGraph(f"lambd of {name} should be 0 or more, got {lambd}")
-        return shape
-
-    return shape
-
-
 def _is_outside(out: Node, x: Node, *, lambd: float) -> Node:
     return ops.abs(x) > lambd
 
 
-LAMBD: Attrs = {
-    "attrs": {"lambd": kinds.real("How far from 0 the part that vanishes reaches.", 0.5)},
-    "samples": (*POINTWISE, *_under({"lambd": 1.25}), *_under({"lambd": 0})),
-    "refusals": (Refusal(((3,),), {"lambd": -1}, "invalid_graph"), Refusal(((3,),), {"lambd": "NaN"}, "invalid_graph")),
-}
+LAMBD = {"lambd": kinds.real("How far from 0 the part that vanishes reaches.", 0.5)}
 
 hardshrink = unary(
     "hardshrink",
     "x where its magnitude is above lambd, else 0.",
     lambda x, *, lambd: np.asarray(np.where(np.abs(x) <= lambd, 0, x), x.dtype),
     _is_outside,
-    shape=_at_least_zero("hardshrink"),
+    attrs=LAMBD,
     flops=2,
-    **LAMBD,
+    samples=(*POINTWISE, *_under({"lambd": 1.25}), *_under({"lambd": -1})),
     example="hardshrink(x)",
 )
+
+
+def _softshrink_shape(shape: Shape, *, lambd: float) -> Shape:
+    if not lambd >= 0:
+        raise InvalidGraph(f"lambd of softshrink should be 0 or more, got {lambd}")
+    return shape
+
 
 softshrink = unary(
     "softshrink",
     "x nearer to 0 by lambd, and 0 where its magnitude is below that.",
     lambda x, *, lambd: np.asarray(np.copysign(np.maximum(np.abs(x) - lambd, 0), x), x.dtype),
     _is_outside,
-    shape=_at_least_zero("softshrink"),
+    shape=_softshrink_shape,
+    attrs=LAMBD,
     flops=4,
-    **LAMBD,
+    samples=(*POINTWISE, *_under({"lambd": 1.25}), *_under({"lambd": 0})),
+    refusals=(Refusal(((3,),), {"lambd": -1}, "invalid_graph"), Refusal(((3,),), {"lambd": "NaN"}, "invalid_graph")),
     example="softshrink(x)",
 )
 

@@ -546,23 +546,26 @@ def _conv_transpose(rank: int) -> Callable[..., Node]:
         geometry = [per_axis(attrs[each], rank, each, least) for each, least in names.items()]
         more = per_axis(output_padding, rank, "output_padding", 0)
         axes = zip(y.shape[2:], kernel, *geometry, more, strict=True)
-        reached, rest = zip(*[_reached(*axis) for axis in axes], strict=True)
-        out = ops.convolution_input(y, weight, size=reached, **attrs)
+        size, padding, rest = zip(*[_reached(*axis) for axis in axes], strict=True)
+        out = ops.convolution_input(y, weight, **attrs | {"size": size, "padding": padding})
         out = ops.pad(out, pad_width=[(0, 0), (0, 0), *((0, each) for each in rest)])
         return like_images(_biased(out, bias, rank), x, rank)
 
     return expand
 
 
-def _reached(places: int, k: int, stride: int, padding: int, gap: int, more: int) -> tuple[int, int]:
-    """The size that a transposed convolution reaches along an axis, and how many zeros come after it."""
+def _reached(places: int, k: int, stride: int, padding: int, gap: int, more: int) -> tuple[int, tuple[int, int], int]:
+    """Along an axis the size that a transposed convolution reaches, what is taken off it, and the zeros after it.
+
+    What is added at the end is at first what would have been taken off there.
+    """
     if more >= max(stride, gap):
         raise InvalidGraph(f"output_padding should be below the stride or the dilation, got {more}")
-    size = (places - 1) * stride - 2 * padding + gap * (k - 1) + 1
-    if size + more < 1 or places < 1:
+    after = max(0, padding - more)
+    size = (places - 1) * stride + gap * (k - 1) + 1 - padding - after
+    if size < 1 or places < 1:
         raise ShapeMismatch(f"of {places} places and a padding of {padding}, a kernel of {k} leaves nothing")
-    within = min(more, stride - 1)
-    return size + within, more - within
+    return size, (padding, after), max(0, more - padding)
 
 
 OPERANDS = (Operand("x", "iufc"), Operand("weight", "iufc"), Operand("bias", "iufc", default=0))
@@ -587,7 +590,7 @@ def _transposed_samples(rank: int) -> tuple[Sample, ...]:
         Sample(((2, 3, *image), (3, 2, *kernel), (2,))),
         Sample(((3, *image), (3, 2, *kernel))),
         Sample(((2, 4, *image), (4, 1, *kernel)), {"groups": 2, "stride": 2, "padding": 1, "output_padding": 1}),
-        Sample(((1, 2, *image), (2, 1, *kernel)), {"dilation": 2, "output_padding": 1}),
+        Sample(((1, 2, *image), (2, 1, *kernel)), {"dilation": 3, "padding": 1, "output_padding": 2}),
         Sample(((0, 3, *image), (3, 2, *kernel))),
     )
 

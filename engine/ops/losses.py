@@ -273,7 +273,7 @@ hinge_embedding_loss = _loss(
     "hinge_embedding_loss",
     "The input where the target is 1, what it lacks of the margin where the target is -1; averaged.",
     lambda x, y, *, margin: (
-        ops.where(ops.not_equal(y, 1.0), _missing(margin - x), 0.0) + ops.where(ops.not_equal(y, -1.0), x, 0.0)
+        ops.where(ops.not_equal(y, 1), _missing(margin - x), 0.0) + ops.where(ops.not_equal(y, -1), x, 0.0)
     ),
     operands=(Operand("input"), SIGN),
     attrs={"margin": MARGIN},
@@ -317,7 +317,7 @@ def _cosine_embedding(a: Node, b: Node, y: Node, *, margin: float) -> Node:
     if not a.rank or a.rank != y.rank + 1:
         raise ShapeMismatch(f"the target lacks the last axis of inputs of shape {list(a.shape)}; got {list(y.shape)}")
     cosine = _cosine(a, b)
-    same, other = ops.equal(y, 1.0), ops.equal(y, -1.0)
+    same, other = ops.equal(y, 1), ops.equal(y, -1)
     return ops.where(same, 1.0 - cosine, 0.0) + ops.where(other, _missing(cosine - margin), 0.0)
 
 

@@ -17,7 +17,7 @@ from engine.core import Attrs, Node, Operand, Refusal, Sample, ops
 from engine.errors import InvalidGraph, ShapeMismatch
 from engine.families import composite, is_number
 from engine.ops.convolving import per_axis
-from engine.types import Shape
+from engine.types import Shape, axis_of, broadcast
 
 WEIGHT, BIAS = Operand("weight", default=1), Operand("bias", default=0)
 EPS = kinds.real("What is added to a variance, so that nothing divides by 0.", 1e-5)
@@ -327,11 +327,9 @@ normalize = composite(
 
 
 def _cosine_similarity(a: Node, b: Node, *, axis: int, eps: float) -> Node:
-    rank = max(a.rank, b.rank)
-    place = axis - rank if axis >= 0 else axis
-    if -place > min(a.rank, b.rank) or place >= 0:
-        raise ShapeMismatch(f"axis {axis} of cosine_similarity is none of {list(a.shape)} and {list(b.shape)}")
-    one, other = (normalize(x, axis=place, eps=eps) for x in (a, b))
+    shape = broadcast(a.shape, b.shape)
+    place = axis_of(axis, len(shape))
+    one, other = (normalize(ops.broadcast_to(x, shape=shape), axis=place, eps=eps) for x in (a, b))
     return ops.sum(one * other, axis=place)
 
 
@@ -353,6 +351,7 @@ cosine_similarity = composite(
         Sample(((2, 3), (2, 3))),
         Sample(((3,), (2, 3)), {"axis": -1}),
         Sample(((2, 1, 3), (4, 3)), {"axis": 2, "eps": 0.5}),
+        Sample(((1, 2, 3), (2, 1, 3)), {"axis": -2}),
         Sample(((0, 3), (0, 3))),
     ),
     refusals=(Refusal(((3,), (3,)), {}, "shape_mismatch"), Refusal(((2, 3), (2, 4)), {}, "shape_mismatch")),
@@ -380,4 +379,56 @@ pairwise_distance = composite(
     ),
     refusals=(Refusal(((2, 3), (2, 4)), {}, "shape_mismatch"), Refusal(((), ()), {}, "shape_mismatch")),
     example="pairwise_distance(x1, x2)",
+)
+
+
+def _cdist(a: Node, b: Node, *, p: float) -> Node:
+    if min(a.rank, b.rank) < 2 or a.shape[-1] != b.shape[-1]:
+        raise ShapeMismatch(f"cdist takes x1 (…, m, n) and x2 (…, k, n), got {list(a.shape)} and {list(b.shape)}")
+    return ops.vector_norm(ops.expand_dims(a, axis=-2) - ops.expand_dims(b, axis=-3), ord=p, axis=-1)
+
+
+P = {"p": kinds.real("Order of the norm.", 2.0)}
+
+cdist = composite(
+    "cdist",
+    "The norm of the difference of every row of x1 and every row of x2.",
+    _cdist,
+    operands=X1X2,
+    attrs=P,
+    inexact=True,
+    family="neural",
+    torch="cdist",
+    samples=(Sample(((2, 3), (4, 3))), Sample(((2, 1, 3), (4, 3)), {"p": 3}), Sample(((0, 3), (2, 3)))),
+    refusals=(Refusal(((2, 3), (2, 4)), {}, "shape_mismatch"), Refusal(((3,), (2, 3)), {}, "shape_mismatch")),
+    example="cdist(x1, x2)",
+)
+
+
+def _pdist(x: Node, *, p: float) -> Node:
+    if x.rank != 2:
+        raise ShapeMismatch(f"pdist takes rows of a matrix, got {list(x.shape)}")
+    first, second = (ops.take(x, side, axis=0) for side in _pairs(x))
+    return ops.vector_norm(first - second, ord=p, axis=-1)
+
+
+def _pairs(x: Node) -> tuple[Node, Node]:
+    """The rows i < j of pair k, in order: row i comes first in pair i·(2n - i - 1) / 2."""
+    rows = x.shape[0]
+    k, twice = ops.arange.on(x.graph, start=rows * (rows - 1) // 2), 2 * rows - 1
+    first = ops.astype(ops.floor((twice - ops.sqrt(twice**2 - 8.0 * k)) / 2.0), dtype="int64")
+    return first, k + 1 + first - ops.floor_divide(first * (twice - first), 2)
+
+
+pdist = composite(
+    "pdist",
+    "The norm of the difference of every two rows: of the first and each after it, then of the second, and so on.",
+    _pdist,
+    attrs=P,
+    inexact=True,
+    family="neural",
+    torch="pdist",
+    samples=(Sample(((4, 3),)), Sample(((3, 2),), {"p": 1.5}), Sample(((1, 2),)), Sample(((0, 2),))),
+    refusals=(Refusal(((3,),), {}, "shape_mismatch"), Refusal(((10**6, 1),), {}, "limit_exceeded")),
+    example="pdist(x)",
 )
