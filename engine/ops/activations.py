@@ -321,6 +321,7 @@ hardshrink = unary(
     _is_outside,
     attrs=LAMBD,
     flops=2,
+    scratch=elements,
     samples=(*POINTWISE, *_under({"lambd": 1.25}), *_under({"lambd": -1})),
     example="hardshrink(x)",
 )
@@ -340,6 +341,7 @@ softshrink = unary(
     shape=_softshrink_shape,
     attrs=LAMBD,
     flops=4,
+    scratch=elements,
     samples=(*POINTWISE, *_under({"lambd": 1.25}), *_under({"lambd": 0})),
     refusals=(Refusal(((3,),), {"lambd": -1}, "invalid_graph"), Refusal(((3,),), {"lambd": "NaN"}, "invalid_graph")),
     example="softshrink(x)",
@@ -360,6 +362,7 @@ threshold = unary(
     lambda x, *, threshold, value: np.asarray(np.where(x <= threshold, value, x), x.dtype),
     lambda out, x, *, threshold, value: x > threshold,
     attrs={"threshold": kinds.real("What x has to be above."), "value": kinds.real("What stands for the rest.")},
+    scratch=elements,
     samples=(*_under({"threshold": 0.5, "value": -1.0}), Sample(((0,),), {"threshold": 0, "value": 0})),
     refusals=(Refusal(((3,),), {"threshold": 0}, "invalid_graph"),),
     example="threshold(x, 0.5, 0)",

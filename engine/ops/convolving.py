@@ -208,6 +208,14 @@ def _by_group(y: Any, form: _Form) -> Any:
     return np.moveaxis(y.reshape(form.images, form.groups, form.filters, *form.places), 0, 2)
 
 
+def _matrices(block: Any, form: _Form, rows: int) -> Any:
+    """A block that ends in (images, *places) as matrices with so many rows, one for each group."""
+    return block.reshape(form.groups, rows, math.prod(block.shape[-1 - len(form.places) :]))
+
+
+# Columns bear no name in what follows, so that those of one block are gone before the next are made.
+
+
 def _convolution(x: Any, w: Any, **attrs: Any) -> Any:
     form = _form(x.shape, w.shape, None, **attrs)
     if form.is_pointwise:
@@ -217,8 +225,7 @@ def _convolution(x: Any, w: Any, **attrs: Any) -> Any:
     target = _by_group(out, form)
     for at in form.blocks():
         part = target[at]
-        columns = view[at].reshape(form.groups, form.taps, math.prod(part.shape[2:]))
-        part[...] = np.matmul(weight, columns).reshape(part.shape)
+        part[...] = np.matmul(weight, _matrices(view[at], form, form.taps)).reshape(part.shape)
     return out
 
 
@@ -239,11 +246,9 @@ def _convolution_input(y: Any, w: Any, *, size: Shape, **attrs: Any) -> Any:
         return _convolution(y, _turned(w, form), **attrs | {"padding": margins})
     room = [n + sum(pair) for n, pair in zip(size, form.padding, strict=True)]
     out = np.zeros((form.images, form.groups * form.channels, *room), y.dtype)
-    view, source, rank = _under_taps(out, form), _by_group(y, form), len(size)
+    view, source, back = _under_taps(out, form), _by_group(y, form), weight.swapaxes(1, 2)
     for at in form.blocks():
-        part, target = source[at], view[at]
-        columns = np.matmul(weight.swapaxes(1, 2), part.reshape(*weight.shape[:2], math.prod(part.shape[2:])))
-        _add_to_places(target, columns.reshape(target.shape), rank)
+        _add_to_places(view[at], np.matmul(back, _matrices(source[at], form, form.filters)), len(size))
     return out[:, :, *(slice(before, before + n) for n, (before, _) in zip(size, form.padding, strict=True))]
 
 
@@ -256,7 +261,7 @@ def _turned(w: Any, form: _Form) -> Any:
 
 def _add_to_places(target: Any, columns: Any, rank: int) -> None:
     """Add columns where they came from. Taps overlap, so one tap, or one place, is added at a time."""
-    kernel, places = target.shape[2 : 2 + rank], target.shape[3 + rank :]
+    kernel, places, columns = target.shape[2 : 2 + rank], target.shape[3 + rank :], columns.reshape(target.shape)
     if math.prod(kernel) <= math.prod(places):
         for tap in np.ndindex(*kernel):
             target[:, :, *tap] += columns[:, :, *tap]
@@ -270,10 +275,8 @@ def _convolution_weight(x: Any, y: Any, *, size: Shape, **attrs: Any) -> Any:
     view, source = _under_taps(_padded(x, form.padding), form), _by_group(y, form)
     out = np.zeros((form.groups, form.filters, form.taps), x.dtype)
     for at in form.blocks():
-        part = source[at]
-        count = math.prod(part.shape[2:])
-        columns = view[at].reshape(form.groups, form.taps, count)
-        out += np.matmul(part.reshape(form.groups, form.filters, count), columns.swapaxes(1, 2))
+        own = _matrices(source[at], form, form.filters)
+        out += np.matmul(own, _matrices(view[at], form, form.taps).swapaxes(1, 2))
     return out.reshape(form.groups * form.filters, form.channels, *size)
 
 

@@ -322,7 +322,7 @@ window_argmax = _windowed(
     attrs=DILATED,
     returns=int64,
     derivative=Flat(),
-    scratch=lambda out, x, **attrs: 4 * _room(x, attrs),
+    scratch=lambda out, x, **attrs: 5 * _room(x, attrs),
     samples=(*FOLDED, Sample(((2, 7),), {"kernel_size": 3, "dilation": 2, "padding": 1})),
 )
 

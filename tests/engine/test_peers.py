@@ -62,6 +62,14 @@ MATRIX = ((3, 3),)
 IMAGE = ((1, 2, 6, 6),)
 REAL_ONLY = ("cholesky(x @ matrix_transpose(x))", "eigvalsh(x + matrix_transpose(x))", "silu(x)")
 """Pairs that mean something else of complex numbers, or that PyTorch does not differentiate there."""
+SIGNS = torch.tensor([1, -1, 1])
+
+
+def by_definition(*operands: Any, **attrs: Any) -> Any:
+    """Attention, not fused: PyTorch's fused kernel has no second derivative."""
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        return F.scaled_dot_product_attention(*operands, **attrs)
+
 
 PAIRS = [
     Pair("x + y", lambda x, y: x + y, shapes=SPREAD),
@@ -227,8 +235,162 @@ PAIRS = [
     Pair("matrix_power(x, 3)", lambda x: torch.linalg.matrix_power(x, 3), shapes=MATRIX),
     Pair("expm(x)", torch.linalg.matrix_exp, shapes=MATRIX),
     Pair("conv2d(x, y, padding=1)", lambda x, y: F.conv2d(x, y, padding=1), shapes=(*IMAGE, (3, 2, 3, 3))),
+    Pair(
+        "conv2d(x, y, z, stride=2, padding=[2, 1], dilation=[1, 2], groups=2)",
+        lambda *a: F.conv2d(*a, stride=2, padding=(2, 1), dilation=(1, 2), groups=2),
+        shapes=((2, 4, 6, 7), (6, 2, 3, 2), (6,)),
+    ),
+    Pair("conv2d(x, y)", F.conv2d, shapes=((2, 4, 3, 3), (5, 4, 1, 1))),
+    Pair("conv1d(x, y, padding='same')", lambda x, y: F.conv1d(x, y, padding="same"), shapes=((3, 7), (2, 3, 4))),
+    Pair("conv3d(x, y, stride=2)", lambda x, y: F.conv3d(x, y, stride=2), shapes=((1, 2, 4, 5, 4), (3, 2, 2, 3, 2))),
+    Pair("conv_transpose1d(x, y)", F.conv_transpose1d, shapes=((2, 3, 4), (3, 2, 3))),
+    Pair(
+        "conv_transpose2d(x, y, z, stride=[2, 3], padding=[1, 2], output_padding=[1, 2], groups=2, dilation=[2, 1])",
+        lambda *a: F.conv_transpose2d(*a, (2, 3), (1, 2), (1, 2), 2, (2, 1)),
+        shapes=((2, 4, 3, 4), (4, 2, 3, 4), (4,)),
+    ),
+    Pair(
+        "conv_transpose2d(x, y, padding=[1, 0], output_padding=2, dilation=3)",
+        lambda x, y: F.conv_transpose2d(x, y, padding=(1, 0), output_padding=2, dilation=3),
+        shapes=((1, 2, 3, 3), (2, 3, 2, 2)),
+    ),
+    Pair("unfold(x, [2, 3], padding=1, stride=2)", lambda x: F.unfold(x, (2, 3), padding=1, stride=2), shapes=IMAGE),
+    Pair("fold(x, [4, 3], 2)", lambda x: F.fold(x, (4, 3), 2), shapes=((2, 8, 6),)),
+    Pair("pixel_shuffle(x, 2)", lambda x: F.pixel_shuffle(x, 2), shapes=((2, 8, 2, 3),)),
+    Pair("pixel_unshuffle(x, 2)", lambda x: F.pixel_unshuffle(x, 2), shapes=IMAGE),
+    Pair("channel_shuffle(x, 2)", lambda x: F.channel_shuffle(x, 2), shapes=((1, 4, 2, 2),)),
     Pair("avg_pool2d(x, kernel_size=2)", lambda x: F.avg_pool2d(x, 2), shapes=IMAGE),
+    Pair("avg_pool1d(x, 3, 2, padding=1)", lambda x: F.avg_pool1d(x, 3, 2, 1), shapes=((2, 3, 7),)),
+    *(
+        Pair(
+            f"avg_pool2d(x, 3, 2, 1, true, count_include_pad={str(counted).lower()})",
+            lambda x, counted=counted: F.avg_pool2d(x, 3, 2, 1, True, counted),
+            shapes=((2, 6, 8),),
+        )
+        for counted in (True, False)
+    ),
+    Pair(
+        "avg_pool3d(x, 2, divisor_override=3)", lambda x: F.avg_pool3d(x, 2, divisor_override=3), shapes=((1, 2, 2, 3),)
+    ),
     Pair("max_pool2d(x, kernel_size=2)", lambda x: F.max_pool2d(x, 2), shapes=IMAGE),
+    Pair("max_pool1d(x, 3, 2, 1, 2, true)", lambda x: F.max_pool1d(x, 3, 2, 1, 2, True), shapes=((2, 3, 9),)),
+    Pair("max_pool3d(x, 2, 1)", lambda x: F.max_pool3d(x, 2, 1), shapes=((1, 3, 3, 2),)),
+    Pair("lp_pool2d(x, 3, 2)", lambda x: F.lp_pool2d(x, 3.0, 2), POSITIVE, shapes=IMAGE),
+    Pair("adaptive_avg_pool2d(x, [4, 3])", lambda x: F.adaptive_avg_pool2d(x, (4, 3)), shapes=IMAGE),
+    Pair("adaptive_max_pool2d(x, [4, null])", lambda x: F.adaptive_max_pool2d(x, (4, None)), shapes=IMAGE),
+    *(
+        Pair(f"{name}(x)", getattr(F, name))
+        for name in ("hardtanh", "hardshrink", "softshrink", "tanhshrink", "celu", "rrelu")
+    ),
+    Pair("threshold(x, 0.5, -1)", lambda x: F.threshold(x, 0.5, -1.0)),
+    Pair("softmin(x, axis=0)", lambda x: F.softmin(x, 0)),
+    Pair("glu(x, axis=0)", lambda x: F.glu(x, 0)),
+    Pair("prelu(x, y)", F.prelu, shapes=((2, 3, 2), (3,))),
+    Pair("layer_norm(x, [2, 3], y, z)", lambda x, y, z: F.layer_norm(x, [2, 3], y, z), shapes=((2, 2, 3), *TWO)),
+    Pair("rms_norm(x, [3], y)", lambda x, y: F.rms_norm(x, [3], y), shapes=((2, 3), (3,))),
+    Pair("group_norm(x, 2, y, z)", lambda x, y, z: F.group_norm(x, 2, y, z), shapes=((2, 4, 3), (4,), (4,))),
+    Pair("instance_norm(x, weight=y)", lambda x, y: F.instance_norm(x, weight=y), shapes=((2, 3, 4), (3,))),
+    Pair(
+        "batch_norm(x, weight=y, bias=z, training=true)",
+        lambda x, y, z: F.batch_norm(x, None, None, y, z, True),
+        shapes=((4, 3, 2), (3,), (3,)),
+    ),
+    Pair(
+        "batch_norm(x, detach(y), detach(z))",
+        lambda x, y, z: F.batch_norm(x, y.detach(), z.detach()),
+        POSITIVE,
+        ((4, 3), (3,), (3,)),
+    ),
+    Pair("local_response_norm(x, 3, 0.5)", lambda x: F.local_response_norm(x, 3, 0.5), shapes=((2, 4, 3),)),
+    Pair("normalize(x, p=3)", lambda x: F.normalize(x, 3.0)),
+    Pair("cosine_similarity(x, y, axis=0)", lambda x, y: F.cosine_similarity(x, y, 0), shapes=TWO),
+    Pair("pairwise_distance(x, y, p=3)", lambda x, y: F.pairwise_distance(x, y, 3.0), shapes=TWO),
+    Pair("cdist(x, y)", lambda x, y: (x[:, None] - y).norm(dim=-1), shapes=((2, 3), (4, 3))),
+    Pair("linear(x, y, z)", F.linear, shapes=((2, 3), (4, 3), (4,))),
+    Pair("bilinear(x, y, z)", F.bilinear, shapes=((2, 3), (2, 4), (5, 3, 4))),
+    Pair("embedding([[0, 2], [2, 1]], x)", lambda x: F.embedding(torch.tensor([[0, 2], [2, 1]]), x), shapes=((3, 2),)),
+    Pair(
+        "embedding([0, 2, 2, 1], x, padding_idx=-1, scale_grad_by_freq=true)",
+        lambda x: F.embedding(torch.tensor([0, 2, 2, 1]), x * 1, padding_idx=-1, scale_grad_by_freq=True),
+        shapes=((3, 2),),
+    ),
+    Pair("scaled_dot_product_attention(x, y, z)", by_definition, shapes=((2, 2, 3), (2, 4, 3), (2, 4, 2))),
+    Pair(
+        "attention(x, y, z, is_causal=true, scale=0.3)",
+        lambda *a: by_definition(*a, is_causal=True, scale=0.3),
+        shapes=((3, 4), (3, 4), (3, 2)),
+    ),
+    Pair(
+        "attention(x, y, z, [[True, False], [False, False]])",
+        lambda *a: by_definition(*a, attn_mask=torch.tensor([[True, False], [False, False]])),
+        shapes=((2, 3), (2, 3), (2, 2)),
+    ),
+    *(
+        Pair(
+            f"{name}(x, y, reduction='{reduction}')",
+            lambda x, y, name=name, r=reduction: getattr(F, name)(x, y, reduction=r),
+            at,
+            TWO,
+        )
+        for name, at in (
+            *((name, SIGNED) for name in ("l1_loss", "smooth_l1_loss", "poisson_nll_loss")),
+            *((name, UNIT) for name in ("binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div")),
+            *((name, UNIT) for name in ("multilabel_soft_margin_loss", "mse_loss", "huber_loss")),
+        )
+        for reduction in ("none", "sum", "mean")
+    ),
+    Pair(
+        "kl_div(x, y, 'batchmean', true)",
+        lambda x, y: F.kl_div(x, y, reduction="batchmean", log_target=True),
+        shapes=TWO,
+    ),
+    Pair("mse_loss(x, y, z)", lambda x, y, z: F.mse_loss(x, y, weight=z), POSITIVE, (*TWO, (2, 3))),
+    Pair(
+        "binary_cross_entropy_with_logits(x, y, pos_weight=[1.0, 2.0, 3.0])",
+        lambda x, y: F.binary_cross_entropy_with_logits(x, y, pos_weight=torch.tensor([1.0, 2.0, 3.0]).double()),
+        UNIT,
+        TWO,
+    ),
+    Pair("poisson_nll_loss(x, y, false, true)", lambda x, y: F.poisson_nll_loss(x, y, False, True), POSITIVE, TWO),
+    Pair(
+        "gaussian_nll_loss(x, y, z, true)", lambda x, y, z: F.gaussian_nll_loss(x, y, z, True), POSITIVE, (*TWO, (2, 1))
+    ),
+    Pair("hinge_embedding_loss(x, [1, -1, 1])", lambda x: F.hinge_embedding_loss(x, SIGNS)),
+    Pair(
+        "cosine_embedding_loss(x, y, [1, -1], margin=-0.5)",
+        lambda x, y: F.cosine_embedding_loss(x, y, SIGNS[:2], -0.5),
+        shapes=TWO,
+    ),
+    Pair(
+        "margin_ranking_loss(x, y, z, margin=0.5)",
+        lambda x, y, z: F.margin_ranking_loss(x, y, z, 0.5),
+        shapes=(*TWO, (2, 3)),
+    ),
+    Pair(
+        "triplet_margin_loss(x, y, z, swap=true)",
+        lambda *a: F.triplet_margin_loss(*a, swap=True),
+        shapes=(*TWO, (2, 3)),
+    ),
+    Pair("cross_entropy(x, [2, 0])", lambda x: F.cross_entropy(x, torch.tensor([2, 0]))),
+    *(
+        Pair(
+            f"cross_entropy(x, [[2, 0], [-100, 1]], detach(y), reduction='{reduction}', label_smoothing=0.3)",
+            lambda x, y, r=reduction: F.cross_entropy(
+                x, torch.tensor([[2, 0], [-100, 1]]), y.detach(), reduction=r, label_smoothing=0.3
+            ),
+            POSITIVE,
+            ((2, 3, 2), (3,)),
+        )
+        for reduction in ("none", "sum", "mean")
+    ),
+    Pair(
+        "cross_entropy(x, y, label_smoothing=0.3)",
+        lambda x, y: F.cross_entropy(x, y, label_smoothing=0.3),
+        UNIT,
+        TWO,
+    ),
+    Pair("nll_loss(x, [2, 0])", lambda x: F.nll_loss(x, torch.tensor([2, 0]))),
+    Pair("nll_loss(x, [-100, 0], reduction='sum')", lambda x: F.nll_loss(x, torch.tensor([-100, 0]), reduction="sum")),
 ]
 
 
