@@ -7,6 +7,8 @@ nothing and counts for nothing in a mean; one that names no class is an error.
 
 from __future__ import annotations
 
+import math
+
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, cast, ops
 from engine.errors import InvalidGraph, ShapeMismatch
@@ -65,7 +67,10 @@ def _likelihood(
     losses = ops.where(kept, losses, 0.0)
     if reduction != "mean":
         return reduced(losses, reduction)
-    return ops.sum(losses) / ops.sum(cast(kept, logs.dtype) if counted is None else ops.where(kept, counted, 0.0))
+    total = ops.sum(cast(kept, logs.dtype) if counted is None else ops.where(kept, counted, 0.0))
+    # The mean of nothing is NaN, but nothing moves it: no tangent is divided by 0.
+    nothing = ops.equal(total, 0.0)
+    return ops.where(nothing, math.nan, ops.sum(losses) / ops.where(nothing, 1.0, total))
 
 
 def _divergence(logs: Node, target: Node, weight: Node, axis: int, smoothing: float, reduction: str) -> Node:

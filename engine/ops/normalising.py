@@ -17,7 +17,7 @@ from engine.core import Attrs, Node, Operand, Refusal, Sample, ops
 from engine.errors import InvalidGraph, ShapeMismatch
 from engine.families import composite, is_number
 from engine.ops.convolving import per_axis
-from engine.types import Shape, axis_of, broadcast
+from engine.types import Shape, broadcast
 
 WEIGHT, BIAS = Operand("weight", default=1), Operand("bias", default=0)
 EPS = kinds.real("What is added to a variance, so that nothing divides by 0.", 1e-5)
@@ -328,9 +328,8 @@ normalize = composite(
 
 def _cosine_similarity(a: Node, b: Node, *, axis: int, eps: float) -> Node:
     shape = broadcast(a.shape, b.shape)
-    place = axis_of(axis, len(shape))
-    one, other = (normalize(ops.broadcast_to(x, shape=shape), axis=place, eps=eps) for x in (a, b))
-    return ops.sum(one * other, axis=place)
+    one, other = (ops.normalize(ops.broadcast_to(x, shape=shape), axis=axis, eps=eps) for x in (a, b))
+    return ops.sum(one * other, axis=axis)
 
 
 X1X2 = (Operand("x1"), Operand("x2"))
