@@ -71,6 +71,7 @@ UNARY: dict[str, Callable[[Any], Any]] = {
     "gelu(x)": _gelu,
     "gelu(x, approximate='tanh')": _gelu_tanh,
     "softsign(x)": lambda x: x / (1 + abs(x)),
+    "tanhshrink(x)": lambda x: x - mp.tanh(x),
     "erf(x)": mp.erf,
     "erfc(x)": mp.erfc,
     "erfcx(x)": lambda x: mp.exp(x * x) * mp.erfc(x),
