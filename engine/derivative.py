@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, overload
 
 from engine.core import Graph, Node, cast, ops
+from engine.errors import NotDifferentiable
 from engine.types import Shape, Spec, broadcast
 
 Slope: TypeAlias = "Node | complex | None"
@@ -101,6 +102,16 @@ def unbroadcast(g: Node | None, shape: Shape) -> Node | None:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """In the place of a slope that has no formula: who asks for it is told the reason."""
+
+    reason: str
+
+    def __call__(self, out: Node, *inputs: Node, **attrs: Any) -> Slope:
+        raise NotDifferentiable(self.reason, node=out.origin)
+
+
+@dataclass(frozen=True)
 class Partials:
     """Elementwise: one slope for each operand, as a function of the result and the operands."""
 
@@ -131,6 +142,8 @@ class Partials:
         ]
 
     def taylor(self, node: Node, order: int) -> Series | None:
+        if any(isinstance(slope, Refused) for slope in self.slopes):
+            return None
         slopes = [self._slope(node, at) for at in range(len(node.inputs))]
         moving = any(isinstance(slope, Node) and slope.dtype.kind != "b" for slope in slopes)
         return None if moving else _as_linear(self, node, order)

@@ -1,6 +1,7 @@
 """Families of ops: what many ops share is said here once, and a member states only what is its own.
 
     unary, costly     one operand, element by element, computed in floating point
+    nth               the same with the order of a derivative as an attribute: its slope is the next order
     binary            two operands that broadcast and promote
     comparison        the same with a boolean result
     rounding          one operand, derivative zero
@@ -23,6 +24,7 @@ from typing import Any
 from engine import attrs as kinds
 from engine.core import Attrs, Derivative, Node, Op, Operand, Refusal, Sample, define, ops
 from engine.derivative import Flat, Linear, Partials, Slope
+from engine.errors import InvalidGraph
 from engine.types import BOOL, DTYPES, INT64, Dtype, Shape, axes_of, broadcast, drop_axes, to_real
 
 # By the dtypes they take: X and X1X2 all that are not complex, REAL and REALS no booleans either; ANY and ANYS all,
@@ -178,6 +180,36 @@ def costly(
 ) -> Op:
     """A unary op whose kernel is a transcendental function: some twenty operations an element."""
     return unary(name, doc, kernel, slope, at, flops=20, **record)
+
+
+LARGEST_ORDER = 170
+"""The order up to which the factorial in a derivative of that order is a float64."""
+
+ORDERS = (Refusal(((3,),), {"n": -1}, "invalid_graph"), Refusal(((3,),), {"n": 171}, "invalid_graph"))
+
+
+def order_shape(shape: Shape, *, n: int) -> Shape:
+    if not 0 <= n <= LARGEST_ORDER:
+        raise InvalidGraph(f"the order n should be from 0 to {LARGEST_ORDER}, got {n}")
+    return shape
+
+
+def nth(name: str, doc: str, kernel: Callable[..., Any], at: tuple[float, float] = (-2.0, 2.0), **record: Any) -> Op:
+    """A unary op that is a function or its n-th derivative, for kernels that know a better way than rules would find.
+
+    Counted for order 1 and above, where such a kernel makes some hundreds of passes.
+    """
+    defaults: dict[str, Any] = {
+        "shape": order_shape,
+        "attrs": {"n": kinds.integer(f"Which derivative, from 0 to {LARGEST_ORDER}.", 0)},
+        "samples": (*POINTWISE, Sample(((3,),), {"n": 2})),
+        "refusals": ORDERS,
+        "scratch": lambda out, x, *, n: 6 * math.prod(out),
+        "example": f"{name}(x)",
+    }
+    return unary(
+        name, doc, kernel, lambda out, x, *, n: ops.find(name)(x, n=n + 1), at, flops=2_000, **defaults | record
+    )
 
 
 def binary(

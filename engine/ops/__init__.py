@@ -3,6 +3,7 @@
 from engine.ops import (
     activations,
     arithmetic,
+    bessel,
     casting,
     circular,
     classifying,
@@ -16,6 +17,7 @@ from engine.ops import (
     extremes,
     factorisations,
     fourier,
+    gammas,
     gradients,
     imaging,
     indexing,
@@ -43,6 +45,7 @@ from engine.ops import (
 __all__ = [
     "activations",
     "arithmetic",
+    "bessel",
     "casting",
     "circular",
     "classifying",
@@ -56,6 +59,7 @@ __all__ = [
     "extremes",
     "factorisations",
     "fourier",
+    "gammas",
     "gradients",
     "imaging",
     "indexing",

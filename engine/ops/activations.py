@@ -60,7 +60,7 @@ def _sigmoid(x: Any) -> Any:
     return np.where(is_left, small, x.dtype.type(1)) / (1 + small)
 
 
-sigmoid = costly("sigmoid", "1 / (1 + exp(-x)).", _sigmoid, _sigmoid_slope, operands=ANY)
+sigmoid = costly("sigmoid", "1 / (1 + exp(-x)).", _sigmoid, _sigmoid_slope, operands=ANY, aliases=("expit",))
 
 
 def _softplus(x: Any, *, beta: float, threshold: float | None) -> Any:

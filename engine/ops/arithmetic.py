@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import math
 from typing import Any
 
 import numpy as np
 
-from engine.core import Node, Sample, define, ops
-from engine.derivative import Bilinear, Custom, Flat, Linear, Slope, conj, is_one, times, unbroadcast
+from engine.core import Node, Operand, Refusal, Sample, define, ops
+from engine.derivative import Bilinear, Custom, Flat, Linear, Partials, Slope, conj, is_one, times, unbroadcast
 from engine.errors import LimitExceeded
 from engine.families import (
     ANY,
@@ -16,10 +17,13 @@ from engine.families import (
     MISMATCH,
     NUMERIC,
     NUMERICS,
+    PAIRWISE,
     POINTWISE,
     REALS,
     batch_aligned,
     binary,
+    broadcast_shape,
+    composite,
     over,
     part_dtype,
     same_shape,
@@ -218,6 +222,65 @@ remainder = binary(
     (lambda out, x, y: 1.0, lambda out, x, y: -ops.floor_divide(x, y)),
     operands=REALS,
     at=((1.1, 1.9), (2.1, 2.9)),
+    refusals=MISMATCH,
+)
+
+
+def _truncated_quotient(out: Node, x: Node, y: Node) -> Slope:
+    # Not trunc(x / y), which is one too far where the quotient rounds up to a whole number.
+    return -ops.round((x - out) / y)
+
+
+fmod = binary(
+    "fmod",
+    "What a quotient rounded towards zero leaves, with the sign of the dividend; its slope by the divisor is "
+    "-trunc(x1 / x2).",
+    np.fmod,
+    (lambda out, x, y: 1.0, _truncated_quotient),
+    operands=REALS,
+    at=((-2.9, -2.1), (1.1, 1.9)),
+    refusals=MISMATCH,
+)
+
+
+def _lerp(start: Any, end: Any, weight: Any) -> Any:
+    # From the end that is nearer, so that each of them is met exactly.
+    gap = end - start
+    return np.where(np.abs(weight) < 0.5, start + weight * gap, end - (1 - weight) * gap)
+
+
+lerp = define(
+    "lerp",
+    "Linear interpolation: x1 + weight·(x2 - x1).",
+    operands=(*ANYS, Operand("weight", "biufc")),
+    shape=broadcast_shape,
+    kernel=_lerp,
+    derivative=Partials(
+        (lambda out, x, y, weight: 1.0 - weight, lambda out, x, y, weight: weight, lambda out, x, y, weight: y - x)
+    ),
+    batch=batch_aligned,
+    inexact=True,
+    family="elementwise",
+    flops=lambda out, *shapes: 8 * math.prod(out),
+    scratch=lambda out, *shapes: 5 * math.prod(out),
+    samples=(
+        Sample(((3,), (3,), (3,))),
+        Sample(((2, 3), (3,), 0.25)),
+        Sample(((2, 1), (1, 3), ())),
+        Sample(((3,), 1.0, 0.75)),
+        Sample(((0,), (), 0.5)),
+    ),
+    refusals=(Refusal(((2,), (3,), 0.5), {}, "shape_mismatch"),),
+)
+
+float_power = composite(
+    "float_power",
+    "pow in floating point: whole numbers are taken as float64.",
+    pow,
+    operands=ANYS,
+    inexact=True,
+    domain=((0.5, 2.0), (-2.0, 2.0)),
+    samples=(*PAIRWISE, Sample(((3,), -2)), Sample(([2, 3], [-1, 2]))),
     refusals=MISMATCH,
 )
 

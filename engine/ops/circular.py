@@ -12,10 +12,8 @@ from engine import attrs
 from engine.core import Node, Refusal, Sample, ops
 from engine.derivative import Slope
 from engine.errors import InvalidGraph
-from engine.families import ANY, binary, costly, over
+from engine.families import ANY, LARGEST_ORDER, POINTWISE, binary, composite, costly, over, unary
 from engine.limits import Limits
-
-LARGEST_ORDER = 170
 
 sin = costly("sin", "Sine of an angle in radians.", np.sin, lambda out, x: ops.cos(x), operands=ANY)
 
@@ -72,6 +70,25 @@ atanh = costly(
     lambda out, x: ops.reciprocal((1.0 - x) * (1.0 + x)),
     at=(-0.8, 0.8),
     operands=ANY,
+)
+
+
+deg2rad = unary(
+    "deg2rad",
+    "Degrees as radians.",
+    np.deg2rad,
+    lambda out, x: math.pi / 180.0,
+    aliases=("radians",),
+    torch="deg2_rad",
+)
+
+rad2deg = unary(
+    "rad2deg",
+    "Radians as degrees.",
+    np.rad2deg,
+    lambda out, x: 180.0 / math.pi,
+    aliases=("degrees",),
+    torch="rad2_deg",
 )
 
 
@@ -143,4 +160,12 @@ sinc = costly(
     np.sinc,
     lambda out, x: -math.pi * ops.spherical_jn(math.pi * x, n=1),
     operands=ANY,
+)
+
+spherical_bessel_j0 = composite(
+    "spherical_bessel_j0",
+    "sin(x)/x, and 1 at 0: spherical_jn of order 0.",
+    lambda x: ops.spherical_jn(x, n=0),
+    inexact=True,
+    samples=POINTWISE,
 )

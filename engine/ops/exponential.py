@@ -78,6 +78,18 @@ logaddexp = binary(
     flops=40,
 )
 
+logaddexp2 = binary(
+    "logaddexp2",
+    "log2(2^x1 + 2^x2), without overflow.",
+    np.logaddexp2,
+    (
+        lambda out, x, y: ops.sigmoid(math.log(2.0) * (x - y)),
+        lambda out, x, y: ops.sigmoid(math.log(2.0) * (y - x)),
+    ),
+    inexact=True,
+    flops=40,
+)
+
 
 def _root_slope(out: Node, x: Node) -> Slope:
     return 0.5 * ops.reciprocal(out)

@@ -10,7 +10,7 @@ import numpy as np
 from engine import attrs
 from engine.core import Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Linear, Partials, Slope, unbroadcast
-from engine.families import MISMATCH, batch_aligned, binary, broadcast_shape, unary
+from engine.families import MISMATCH, PAIRWISE, batch_aligned, binary, broadcast_shape, unary
 
 where = define(
     "where",
@@ -81,6 +81,24 @@ minimum = binary(
     "The smaller of two values; a tie gives each of them half the slope.",
     np.minimum,
     (lambda out, x, y: _share(y, x), lambda out, x, y: _share(x, y)),
+    refusals=MISMATCH,
+)
+
+fmax = binary(
+    "fmax",
+    "The larger of two values, or the one that is a number; at a tie the slope is the first one's.",
+    np.fmax,
+    (lambda out, x, y: (x >= y) | ops.isnan(y), lambda out, x, y: ~((x >= y) | ops.isnan(y))),
+    samples=(*PAIRWISE, Sample((["NaN", 1.0, 2.0], [3.0, "NaN", 1.0]))),
+    refusals=MISMATCH,
+)
+
+fmin = binary(
+    "fmin",
+    "The smaller of two values, or the one that is a number; at a tie the slope is the first one's.",
+    np.fmin,
+    (lambda out, x, y: (x <= y) | ops.isnan(y), lambda out, x, y: ~((x <= y) | ops.isnan(y))),
+    samples=(*PAIRWISE, Sample((["NaN", 1.0, 2.0], [3.0, "NaN", 1.0]))),
     refusals=MISMATCH,
 )
 
