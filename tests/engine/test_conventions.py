@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from engine.core import ops
-from engine.errors import NonFinite
+from engine.errors import NonFinite, NotDifferentiable
 from tests.support.asking import ask
 from tests.support.numeric import assert_close
 
@@ -48,8 +48,11 @@ ROWS = [
     Row("leaky_relu(x, negative_slope=0.25)", {"x": 0.0}, 0.0, {"x": 0.25}),
     Row("maximum(x, y)", {"x": 3.0, "y": 3.0}, 3.0, {"x": 0.5, "y": 0.5}),
     Row("minimum(x, y)", {"x": 3.0, "y": 3.0}, 3.0, {"x": 0.5, "y": 0.5}),
-    Row("fmax(x, y)", {"x": 3.0, "y": 3.0}, 3.0, {"x": 0.5, "y": 0.5}),
-    Row("fmin(x, y)", {"x": 3.0, "y": 3.0}, 3.0, {"x": 0.5, "y": 0.5}),
+    Row("fmax(x, y)", {"x": 3.0, "y": 3.0}, 3.0, {"x": 1.0, "y": 0.0}),
+    Row("fmin(x, y)", {"x": 3.0, "y": 3.0}, 3.0, {"x": 1.0, "y": 0.0}),
+    Row("fmax(x, y)", {"x": ["NaN", 2.0], "y": [1.0, "NaN"]}, [1.0, 2.0], {"x": [0.0, 1.0], "y": [1.0, 0.0]}),
+    Row("fmin(x, y)", {"x": ["NaN", 2.0], "y": [1.0, "NaN"]}, [1.0, 2.0], {"x": [0.0, 1.0], "y": [1.0, 0.0]}),
+    Row("fmod(x, y)", {"x": [-7.0, 6.0], "y": [3.0, 3.0]}, [-1.0, 0.0], {"x": [1.0, 1.0], "y": [2.0, -2.0]}),
     Row("max(x)", {"x": [1.0, 3.0, 3.0]}, 3.0, {"x": [0.0, 0.5, 0.5]}),
     Row("min(x)", {"x": [1.0, 1.0, 3.0]}, 1.0, {"x": [0.5, 0.5, 0.0]}),
     Row("max(x)", {"x": [2.0, 2.0, 2.0, 2.0]}, 2.0, {"x": [0.25, 0.25, 0.25, 0.25]}),
@@ -125,6 +128,15 @@ ROWS = [
     Row("prod(x)", {"x": [0.0, 0.0, 3.0]}, 0.0, {"x": [0.0, 0.0, 0.0]}),
     Row("cumulative_prod(x)", {"x": [2.0, 0.0, 3.0]}, [2.0, 0.0, 0.0], {"x": [1.0, 8.0, 0.0]}),
     Row("sinc(x)", {"x": 0.0}, 1.0, {"x": 0.0}),
+    Row("i0(x)", {"x": 0.0}, 1.0, {"x": 0.0}),
+    Row("i1(x)", {"x": 0.0}, 0.0, {"x": 0.5}),
+    Row("j0(x)", {"x": 0.0}, 1.0, {"x": 0.0}),
+    Row("j1(x)", {"x": 0.0}, 0.0, {"x": 0.5}),
+    Row("i0e(x)", {"x": 0.0}, 1.0, {"x": 0.0}),
+    Row("i1e(x)", {"x": 0.0}, 0.0, {"x": 0.5}),
+    Row("lambertw(x)", {"x": 0.0}, 0.0, {"x": 1.0}),
+    Row("lambertw(x)", {"x": -math.exp(-1)}, -1.0, {"x": INF}),
+    Row("gammainc(1, x)", {"x": 0.0}, 0.0, {"x": 1.0}),
     Row("xlogy(x, y)", {"x": 0.0, "y": 0.0}, 0.0, {"x": 0.0, "y": 0.0}),
     Row("xlog1py(x, y)", {"x": 0.0, "y": -1.0}, 0.0, {"x": 0.0, "y": 0.0}),
     Row("det(x)", {"x": [[1.0, 2.0], [2.0, 4.0]]}, 0.0, {"x": [[4.0, -2.0], [-2.0, 1.0]]}),
@@ -200,6 +212,13 @@ SECOND = [
     Row("x**2", {"x": 0.0}, None, {"x": 2.0}),
     Row("x**3", {"x": 0.0}, None, {"x": 0.0}),
     Row("sinc(x)", {"x": 0.0}, None, {"x": -(math.pi**2) / 3}),
+    Row("i0(x)", {"x": 0.0}, None, {"x": 0.5}),
+    Row("i1(x)", {"x": 0.0}, None, {"x": 0.0}),
+    Row("j0(x)", {"x": 0.0}, None, {"x": -0.5}),
+    Row("j1(x)", {"x": 0.0}, None, {"x": 0.0}),
+    Row("i0e(x)", {"x": 0.0}, None, {"x": 1.5}),
+    Row("i1e(x)", {"x": 0.0}, None, {"x": 0.0}),
+    Row("lambertw(x)", {"x": 0.0}, None, {"x": -2.0}),
     Row("prod(x)", {"x": [0.0, 0.0, 3.0]}, None, {"x": [[0.0, 3.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]]}),
     Row("sum(clip(x, 0, 1)**2)", {"x": [0.0, 1.0]}, None, {"x": [[2.0, 0.0], [0.0, 2.0]]}),
     Row("vector_norm(x)**2", {"x": [3.0, 4.0]}, None, {"x": [[2.0, 0.0], [0.0, 2.0]]}),
@@ -210,6 +229,31 @@ SECOND = [
 def test_second_order_at_the_point(row: Row) -> None:
     hessian = ask("hessian", row.expression, row.inputs)["hessian"]
     assert_close(hessian["x"]["x"], np.array(row.gradients["x"], float), 1e-12, "Hessian")
+
+
+# Derivatives that no formula gives
+
+NO_FORMULA = [
+    ("zeta(x, y)", "x", "y"),
+    ("gammainc(x, y)", "x", "y"),
+    ("gammaincc(x, y)", "x", "y"),
+    ("betainc(x, 2, y)", "x", "y"),
+    ("betainc(2, x, y)", "x", "y"),
+]
+POINT = {"x": 2.5, "y": 0.75}
+
+
+@pytest.mark.parametrize(("call", "refused", "given"), NO_FORMULA)
+def test_a_shape_parameter_is_refused_when_it_is_asked_for(call: str, refused: str, given: str) -> None:
+    """In every call, with the reason and the node; the other operand is differentiated as ever."""
+    tangents = {refused: 1.0}
+    for how in ({"call": "grad", "wrt": [refused]}, {"call": "jvp", "tangents": tangents}, {"call": "grad"}):
+        with pytest.raises(NotDifferentiable, match="no closed derivative") as caught:
+            ask(graph=f"out_ = {call}", inputs=POINT, **how)
+        assert caught.value.node == "out_"
+    assert list(ask("grad", call, POINT, wrt=[given])["gradients"]) == [given]
+    assert len(ask("nth", call, POINT, wrt=[given], order=5)["derivatives"]) == 5
+    assert len(ask("taylor", call, POINT, direction={given: 1.0}, order=5)["coefficients"]["out"]) == 6
 
 
 # nan_policy: "mask"

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from engine.core import Op, ops
+from engine.derivative import Refused
 from engine.errors import ShapeMismatch
 from engine.program import Program, read_graph, write_graph
 from engine.text import parse, print_program
@@ -35,7 +36,8 @@ def takes_floats(op: Op, count: int) -> bool:
 
 
 def is_smooth(op: Op) -> bool:
-    return op.name not in SMOOTH_ONLY and not (op.derivative is not None and op.derivative.is_flat)
+    refuses = any(isinstance(slope, Refused) for slope in getattr(op.derivative, "slopes", ()))
+    return op.name not in SMOOTH_ONLY and not refuses and not (op.derivative is not None and op.derivative.is_flat)
 
 
 FAMILIES = ("elementwise", "composite", "reduction", "neural", "special")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from mpmath import mp
@@ -30,6 +31,14 @@ def _gelu(x: Any) -> Any:
 
 def _gelu_tanh(x: Any) -> Any:
     return x * (1 + mp.tanh(mp.sqrt(2 / mp.pi) * (x + mp.mpf(0.044715) * x**3))) / 2
+
+
+def _dawsn(x: Any) -> Any:
+    return mp.sqrt(mp.pi) / 2 * mp.exp(-x * x) * mp.erfi(x)
+
+
+def _density(x: Any) -> Any:
+    return mp.exp(-x * x / 2) / mp.sqrt(2 * mp.pi)
 
 
 UNARY: dict[str, Callable[[Any], Any]] = {
@@ -86,8 +95,19 @@ UNARY: dict[str, Callable[[Any], Any]] = {
     "entr(x)": lambda x: -x * mp.log(x),
     "logit(x)": lambda x: mp.log(x / (1 - x)),
     "expi(x)": mp.ei,
-    "dawsn(x)": lambda x: mp.sqrt(mp.pi) / 2 * mp.exp(-x * x) * mp.erfi(x),
+    "expi(x, n=2)": lambda x: (1 - 1 / x) * mp.exp(x) / x,
+    "exp1(x)": mp.e1,
+    "expn(4, x)": lambda x: mp.expint(4, x),
+    "dawsn(x)": _dawsn,
+    "dawsn(x, n=1)": lambda x: 1 - 2 * x * _dawsn(x),
     "lambertw(x)": mp.lambertw,
+    "multigammaln(x + 1, p=2)": lambda x: mp.log(mp.pi) / 2 + mp.loggamma(x + 1) + mp.loggamma(x + mp.mpf(0.5)),
+    "gammainc(2.5, x)": lambda x: mp.gammainc(2.5, 0, x, regularized=True),
+    "gammaincc(2.5, x)": lambda x: 1 - mp.gammainc(2.5, 0, x, regularized=True),
+    "betainc(2.5, 1.5, x / 6)": lambda x: mp.betainc(2.5, 1.5, 0, x / 6, regularized=True),
+    "inverse_mills(x)": lambda x: _density(x) / _ndtr(x),
+    "zeta(2.5, x)": lambda x: mp.zeta(2.5, x),
+    "betaln(x, 1.25)": lambda x: mp.log(mp.beta(x, 1.25)),
     "i0(x)": lambda x: mp.besseli(0, x),
     "i1(x)": lambda x: mp.besseli(1, x),
     "i0e(x)": lambda x: mp.besseli(0, x) * mp.exp(-abs(x)),
@@ -100,6 +120,10 @@ UNARY: dict[str, Callable[[Any], Any]] = {
     "k1(x)": lambda x: mp.besselk(1, x),
     "k0e(x)": lambda x: mp.besselk(0, x) * mp.exp(x),
     "k1e(x)": lambda x: mp.besselk(1, x) * mp.exp(x),
+    "jv(2.5, x)": lambda x: mp.besselj(2.5, x),
+    "yv(2, x)": lambda x: mp.bessely(2, x),
+    "iv(2, x)": lambda x: mp.besseli(2, x),
+    "kv(2, x)": lambda x: mp.besselk(2, x),
     "deg2rad(x)": lambda x: x * mp.pi / 180,
     "rad2deg(x)": lambda x: x * 180 / mp.pi,
 }
@@ -107,10 +131,50 @@ UNARY: dict[str, Callable[[Any], Any]] = {
 
 SLOW = ("erfinv(x)", "ndtri(x)", "lambertw(x)")
 
+
+@cache
+def _bessel(kind: str, v: int, x: Any) -> Any:
+    """Of an order that may be negative, which mpmath would come to by a limit."""
+    sign = (-1) ** v if v < 0 and kind in "jy" else 1
+    return sign * getattr(mp, f"bessel{kind}")(abs(v), x)
+
+
+def _neighbours(kind: str, v: int) -> Callable[[Any, int], Any]:
+    """The k-th derivative by functions of the orders around (DLMF 10.6.7, 10.29.5)."""
+
+    def derivative(x: Any, k: int) -> Any:
+        turn = -1 if kind in "jy" else 1
+        terms = [turn**j * mp.binomial(k, j) * _bessel(kind, v - k + 2 * j, x) for j in range(k + 1)]
+        return mp.fsum(terms) / (-2 if kind == "k" else 2) ** k
+
+    return derivative
+
+
+def _scaled(kind: str, v: int, rate: int) -> Callable[[Any, int], Any]:
+    """Of exp(rate·x) times a Bessel function, by Leibniz' rule, in twice as many digits as its terms cancel."""
+
+    def derivative(x: Any, k: int) -> Any:
+        with mp.workdps(80):
+            bare = _neighbours(kind, v)
+            return mp.exp(rate * x) * mp.fsum(mp.binomial(k, j) * bare(x, j) * rate ** (k - j) for j in range(k + 1))
+
+    return derivative
+
+
 CLOSED: dict[str, Callable[[Any, int], Any]] = {
     "lgamma(x)": lambda x, k: mp.psi(k - 1, x) if k else mp.loggamma(x),
     "digamma(x)": lambda x, k: mp.psi(k, x),
     "polygamma(2, x)": lambda x, k: mp.psi(k + 2, x),
+    "zeta(2.5, x)": lambda x, k: (-1) ** k * mp.rf(2.5, k) * mp.zeta(mp.mpf(2.5) + k, x),
+    "betaln(x, 1.25)": lambda x, k: mp.psi(k - 1, x) - mp.psi(k - 1, x + 1.25) if k else mp.log(mp.beta(x, 1.25)),
+    "multigammaln(x + 1, p=2)": lambda x, k: (
+        mp.psi(k - 1, x + 1) + mp.psi(k - 1, x + 0.5) if k else mp.log(mp.pi) / 2 + mp.loggamma(x + 1)
+    ),
+    "expn(4, x)": lambda x, k: (-1) ** k * mp.expint(4 - k, x),
+    **{f"{kind}{v}(x)": _neighbours(kind, v) for kind in "jyik" for v in (0, 1)},
+    **{f"{kind}v(2, x)": _neighbours(kind, 2) for kind in "yik"},
+    **{f"i{v}e(x)": _scaled("i", v, -1) for v in (0, 1)},
+    **{f"k{v}e(x)": _scaled("k", v, 1) for v in (0, 1)},
 }
 """The k-th derivative at x."""
 
