@@ -40,6 +40,7 @@ from engine.ops import (
     sorting,
     special,
     spreads,
+    triangular,
 )
 
 __all__ = [
@@ -82,4 +83,5 @@ __all__ = [
     "sorting",
     "special",
     "spreads",
+    "triangular",
 ]

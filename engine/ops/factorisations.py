@@ -57,14 +57,14 @@ NO_MATRICES = (
 # What is common
 
 
-def _matrix(name: str, shape: Shape) -> tuple[Shape, int, int]:
+def matrix_of(name: str, shape: Shape) -> tuple[Shape, int, int]:
     """The stack, the rows and the columns of matrices of some shape. Raises ShapeMismatch."""
     if len(shape) < 2:
         raise ShapeMismatch(f"{name} takes a matrix or a stack of them, with shape (…, m, n); got {list(shape)}")
     return shape[:-2], shape[-2], shape[-1]
 
 
-def _factorisation(name: str, doc: str, kernel: Callable[..., Any], cost: int, **record: Any) -> Op:
+def factorisation(name: str, doc: str, kernel: Callable[..., Any], cost: int, **record: Any) -> Op:
     """One matrix, or a stack of them; `cost` operations per m·n·min(m, n)."""
     defaults: dict[str, Any] = {
         "operands": ANY,
@@ -79,7 +79,7 @@ def _factorisation(name: str, doc: str, kernel: Callable[..., Any], cost: int, *
     return define(name, doc, kernel=kernel, **defaults | record)
 
 
-def _results(node: Node) -> tuple[Node, ...]:
+def results_of(node: Node) -> tuple[Node, ...]:
     """The projections of a node with several results."""
     return tuple(node.graph.intern(RESULT, (node,), {"index": at}) for at in range(len(node.op.results)))
 
@@ -144,12 +144,12 @@ def _lower_half(x: Node) -> Node:
 
 def _settled_qr(attrs: Attrs, shape: Shape) -> Attrs:
     """Complete is reduced unless there are more rows than columns."""
-    _, rows, columns = _matrix("qr", shape)
+    _, rows, columns = matrix_of("qr", shape)
     return attrs if rows > columns else attrs | {"mode": "reduced"}
 
 
 def _qr_shape(x: Shape, *, mode: str) -> tuple[Shape, Shape]:
-    stack, rows, columns = _matrix("qr", x)
+    stack, rows, columns = matrix_of("qr", x)
     inner = rows if mode == "complete" else min(rows, columns)
     return (*stack, rows, inner), (*stack, inner, columns)
 
@@ -161,7 +161,7 @@ def _smooth_qr(node: Node) -> tuple[Node, Node, Node, bool]:
             "qr with mode complete has no derivative for a matrix with more rows than columns: any orthonormal "
             "completion would do for the last columns of Q; use mode reduced"
         )
-    q, r = _results(node)
+    q, r = results_of(node)
     square = ops.slice(r, index=("...", (None, r.shape[-2], None)))
     return q, r, ops.inv(square), q.shape[-2] > q.shape[-1]
 
@@ -203,7 +203,7 @@ def _leading(shape: Shape) -> tuple[tuple[int, int, int], ...]:
     return tuple((0, size, 1) for size in shape)
 
 
-qr = _factorisation(
+qr = factorisation(
     "qr",
     "Q with orthonormal columns and upper triangular R with Q R = x; the signs on R's diagonal are LAPACK's.",
     np.linalg.qr,
@@ -246,19 +246,19 @@ qr = _factorisation(
 
 def _settled_svd(attrs: Attrs, shape: Shape) -> Attrs:
     """Full is reduced for a square matrix."""
-    _, rows, columns = _matrix("svd", shape)
+    _, rows, columns = matrix_of("svd", shape)
     return attrs | {"full_matrices": attrs["full_matrices"] and rows != columns}
 
 
 def _svd_shape(x: Shape, *, full_matrices: bool) -> tuple[Shape, Shape, Shape]:
-    stack, rows, columns = _matrix("svd", x)
+    stack, rows, columns = matrix_of("svd", x)
     least = min(rows, columns)
     left, right = (rows, columns) if full_matrices else (least, least)
     return (*stack, rows, left), (*stack, least), (*stack, right, columns)
 
 
 def _svdvals_shape(x: Shape) -> Shape:
-    stack, rows, columns = _matrix("svdvals", x)
+    stack, rows, columns = matrix_of("svdvals", x)
     return (*stack, min(rows, columns))
 
 
@@ -295,7 +295,7 @@ def _svdvals_reverse(node: Node, g: Node) -> Node:
 def _svd_forward(node: Node, t: Node) -> tuple[Any, ...]:
     if node.attrs["full_matrices"]:
         return _ValuesOnly((None, _svdvals_forward(node, t), None))
-    u, s, vh = _results(node)
+    u, s, vh = results_of(node)
     left, right = t @ _adjoint(vh), _adjoint(u) @ t
     inside = _adjoint(u) @ left
     together = _slowed(_symmetric(inside), _inverse_gaps(s))
@@ -316,7 +316,7 @@ def _svd_reverse(node: Node, g: tuple[Node | None, Node | None, Node | None]) ->
         return to_s and _svdvals_reverse(node, to_s)
     if node.attrs["full_matrices"]:
         raise _no_full_vectors()
-    u, s, vh = _results(node)
+    u, s, vh = results_of(node)
     by_u = to_u and _adjoint(u) @ to_u
     by_v = to_vh and vh @ _adjoint(to_vh)
     together, apart = plus(by_u, by_v), plus(by_u, by_v and -by_v)
@@ -335,7 +335,7 @@ def _svd(x: Any, *, full_matrices: bool) -> Any:
     return np.linalg.svd(x, full_matrices=full_matrices)
 
 
-svd = _factorisation(
+svd = factorisation(
     "svd",
     "U, S and Vh with U diag(S) Vh = x: orthonormal vectors, and singular values in descending order.",
     _svd,
@@ -371,7 +371,7 @@ def _svdvals(x: Any) -> Any:
     return np.linalg.svd(x, compute_uv=False)
 
 
-svdvals = _factorisation(
+svdvals = factorisation(
     "svdvals",
     "Singular values in descending order.",
     _svdvals,
@@ -417,7 +417,7 @@ def _eigvalsh_shape(x: Shape) -> Shape:
 
 def _eigh_forward(node: Node, t: Node) -> tuple[Node, Node]:
     """λ' = diag(Vᵀ t V) and V' = V (F∘sym(Vᵀ t V)) with F_ij = 1/(λ_j − λ_i)."""
-    values, vectors = _results(node)
+    values, vectors = results_of(node)
     moved = t @ vectors
     turn = _slowed(_symmetric(_adjoint(vectors) @ moved), _inverse_gaps(values))
     return ops.real(ops.sum(ops.conj(vectors) * moved, axis=-2)), vectors @ turn
@@ -425,14 +425,14 @@ def _eigh_forward(node: Node, t: Node) -> tuple[Node, Node]:
 
 def _eigh_reverse(node: Node, g: tuple[Node | None, Node | None]) -> Node | None:
     """sym(V (diag(g₁) + F∘(Vᵀ g₂)) Vᵀ); of values alone, without F."""
-    values, vectors = _results(node)
+    values, vectors = results_of(node)
     to_values, to_vectors = g
     turn = to_vectors and _slowed(_adjoint(vectors) @ to_vectors, _inverse_gaps(values))
     left = plus(to_values and vectors * _as_row(to_values), turn and vectors @ turn)
     return left and _symmetric(left @ _adjoint(vectors))
 
 
-eigh = _factorisation(
+eigh = factorisation(
     "eigh",
     "Eigenvalues of a symmetric matrix, ascending, and its eigenvectors as columns.",
     _eigh,
@@ -461,7 +461,7 @@ def _eigvalsh_reverse(node: Node, g: Node) -> Node:
     return _symmetric((vectors * _as_row(g)) @ _adjoint(vectors))
 
 
-eigvalsh = _factorisation(
+eigvalsh = factorisation(
     "eigvalsh",
     "Eigenvalues of a symmetric matrix, ascending.",
     _eigvalsh,
@@ -510,7 +510,7 @@ def _cholesky_reverse(node: Node, g: Node) -> Node:
 
 POSITIVE = [[2.0, 0.5, -0.3], [0.5, 1.0, 0.4], [-0.3, 0.4, 1.5]]
 
-cholesky = _factorisation(
+cholesky = factorisation(
     "cholesky",
     "The lower triangular L with L Lᵀ = x, for a symmetric positive definite matrix; or the upper one, Lᵀ.",
     _cholesky,

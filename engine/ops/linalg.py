@@ -52,6 +52,13 @@ def small_enough(limits: Limits, x: Node, *others: Node, **attrs: Any) -> None:
         raise LimitExceeded("linalg_dimension", limits.linalg_dimension, largest, "rows or columns of a matrix")
 
 
+def adjoint(x: Node) -> Node:
+    """The transpose; of what is complex the conjugate transpose."""
+    transposed = conj(ops.matrix_transpose(x))
+    assert isinstance(transposed, Node)
+    return transposed
+
+
 def _cubic(times: int) -> Callable[..., int]:
     """A cost of so many operations per n³, for each matrix."""
     return lambda out, x, *others, **attrs: times * math.prod(x) * x[-1]
@@ -131,7 +138,7 @@ def _solve(a: Any, b: Any) -> Any:
     return np.moveaxis(solved.reshape(columns.shape), 0, -2)
 
 
-def _columns(x: Node, b: Node) -> Node:
+def as_columns(x: Node, b: Node) -> Node:
     """`x`, right-hand sides or solutions, as a stack of matrices."""
     return x if b.rank > 1 else ops.expand_dims(x, axis=-1)
 
@@ -139,7 +146,7 @@ def _columns(x: Node, b: Node) -> Node:
 def _solve_forward(node: Node, ta: Node | None, tb: Node | None) -> Node:
     """A⁻¹ (tb - ta x) (Giles, section 2.3.1)."""
     a, b = node.inputs
-    right = plus(tb and _columns(tb, b), ta and -(ta @ _columns(node, b)))
+    right = plus(tb and as_columns(tb, b), ta and -(ta @ as_columns(node, b)))
     assert right is not None
     return ops.reshape(ops.solve(a, right), shape=node.shape)
 
@@ -147,9 +154,9 @@ def _solve_forward(node: Node, ta: Node | None, tb: Node | None) -> Node:
 def _solve_reverse(node: Node, g: Node) -> tuple[Node | None, Node | None]:
     """w = A⁻ᴴ g for b, -w xᴴ for A (Giles, section 2.3.1)."""
     a, b = node.inputs
-    w = ops.solve(ops.adjoint(a), _columns(g, b))
-    to_a = unbroadcast(-(w @ ops.adjoint(_columns(node, b))), a.shape)
-    to_b = unbroadcast(w, _columns(b, b).shape)
+    w = ops.solve(ops.adjoint(a), as_columns(g, b))
+    to_a = unbroadcast(-(w @ ops.adjoint(as_columns(node, b))), a.shape)
+    to_b = unbroadcast(w, as_columns(b, b).shape)
     return to_a, to_b and ops.reshape(to_b, shape=b.shape)
 
 
@@ -157,7 +164,7 @@ def _solve_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> N
     """As matrices: under a new axis a vector would pass for one."""
     a, b = node.inputs
     size = args[0 if batched[0] else 1].shape[0]
-    stacks = aligned((args[0], _columns(args[1], b)), batched, max(a.rank, b.rank))
+    stacks = aligned((args[0], as_columns(args[1], b)), batched, max(a.rank, b.rank))
     return ops.reshape(ops.solve(*stacks), shape=(size, *node.shape))
 
 
