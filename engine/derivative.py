@@ -21,7 +21,8 @@ real: a slope s of a real result by a complex x stands for t ↦ Re(s·t), as co
 What turns numbers into complex ones that are not holomorphic (conj, sign) has rules of its own, and its op says so.
 
 Taylor coefficients need one thing more, and only where the op is linear or bilinear: how it acts on series. Everything
-else follows from its forward rule (engine.transforms.taylor), so `taylor` returns None there.
+else follows from its forward rule (engine.transforms.taylor), so `taylor` returns None there, but for the few Custom
+ops with a shorter way.
 """
 
 from __future__ import annotations
@@ -252,11 +253,13 @@ class Custom:
 
     `forward(node, *tangents)` gives the tangent (a tuple of them for an op with several results);
     `reverse(node, g)` gives a cotangent, or a sequence of them aligned with the operands. For an op with several
-    results `g` is a tuple, in which None is a zero.
+    results `g` is a tuple, in which None is a zero. `taylor(node, order)` is written only where a series from the
+    tangent's own would grow.
     """
 
     forward_rule: Callable[..., Any]
     reverse_rule: Callable[..., Any]
+    taylor_rule: Callable[[Node, int], Series] | None = None
     kind: ClassVar[str] = "custom"
     is_flat: ClassVar[bool] = False
 
@@ -268,7 +271,7 @@ class Custom:
         return [cotangents] if isinstance(cotangents, Node) else cotangents
 
     def taylor(self, node: Node, order: int) -> Series | None:
-        return None
+        return None if self.taylor_rule is None else self.taylor_rule(node, order)
 
 
 def by_slope(slope: Callable[..., Node], axes: Callable[..., tuple[int, ...]]) -> Custom:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from engine.core import RESULT, Node, Op, Refusal, Sample, define, ops
-from engine.derivative import Custom, by_slope, conj, plus, times, unbroadcast
+from engine.derivative import Custom, Series, by_slope, conj, plus, times, unbroadcast
 from engine.errors import LimitExceeded, ShapeMismatch
 from engine.families import ANY, ANYS, aligned, batch_same, part_dtype
 from engine.limits import Limits
@@ -160,6 +160,18 @@ def _solve_reverse(node: Node, g: Node) -> tuple[Node | None, Node | None]:
     return to_a, to_b and ops.reshape(to_b, shape=b.shape)
 
 
+def _solve_taylor(node: Node, order: int) -> Series:
+    """Order k of A x = b: A x_k = b_k - Σ A_j x_(k-j) over j from 1."""
+    a, b = node.inputs
+    right = yield b, order
+    total = right and as_columns(right, b)
+    for j in range(1, order + 1):
+        moved = yield a, j
+        before = moved and (yield node, order - j)
+        total = plus(total, before and -(moved @ as_columns(before, b)))
+    return total and ops.reshape(ops.solve(a, total), shape=node.shape)
+
+
 def _solve_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
     """As matrices: under a new axis a vector would pass for one."""
     a, b = node.inputs
@@ -178,7 +190,7 @@ solve = define(
     operands=ANYS,
     shape=_solve_shape,
     kernel=_solve,
-    derivative=Custom(_solve_forward, _solve_reverse),
+    derivative=Custom(_solve_forward, _solve_reverse, _solve_taylor),
     batch=_solve_batch,
     guard=small_enough,
     flops=_solve_flops,

@@ -15,7 +15,7 @@ import scipy.linalg
 
 from engine import attrs
 from engine.core import Node, Refusal, Sample, define, ops
-from engine.derivative import Custom, plus, unbroadcast
+from engine.derivative import Custom, Series, plus, unbroadcast
 from engine.errors import ShapeMismatch
 from engine.families import X1X2, aligned, composite
 from engine.ops.factorisations import NO_MATRICES, factorisation, matrix_of, results_of
@@ -62,7 +62,7 @@ def _solve_each(a: Array, b: Array, upper: bool) -> Array:
     """By one call of LAPACK for each matrix, of order n² only."""
     shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *b.shape[-2:])
     out = np.empty(shape, b.dtype)
-    (solve,) = scipy.linalg.get_lapack_funcs(("trtrs",), (a, b))
+    solve: Any = scipy.linalg.get_lapack_funcs("trtrs", (a, b))
     left, right = (np.broadcast_to(each, shape[:-2] + each.shape[-2:]) for each in (a, b))
     for at in np.ndindex(shape[:-2]):
         out[at], failed = solve(left[at], right[at], lower=not upper)
@@ -118,6 +118,20 @@ def _reverse(node: Node, g: Node) -> tuple[Node | None, Node | None]:
     return to_a, to_b and ops.reshape(to_b, shape=b.shape)
 
 
+def _taylor(node: Node, order: int) -> Series:
+    """Order k of T x = b: T x_k = b_k − Σ T_j x_(k−j) over j from 1."""
+    (a, b), left = node.inputs, node.attrs["left"]
+    right = yield b, order
+    total = right and _as_matrices(right, b, left)
+    for j in range(1, order + 1):
+        moved = yield a, j
+        before = moved and (yield node, order - j)
+        if before is not None:
+            part, x = _read(moved, node.attrs["upper"], node.attrs["unitriangular"]), _as_matrices(before, b, left)
+            total = plus(total, -(part @ x if left else x @ part))
+    return total and ops.reshape(ops.solve_triangular(a, total, **node.attrs), shape=node.shape)
+
+
 def _batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
     """As matrices: under a new axis a vector would pass for one."""
     a, b = node.inputs
@@ -140,7 +154,7 @@ solve_triangular = define(
     },
     shape=_solved_shape,
     kernel=_solve_triangular,
-    derivative=Custom(_forward, _reverse),
+    derivative=Custom(_forward, _reverse, _taylor),
     batch=_batch,
     guard=small_enough,
     flops=lambda out, a, b, **attrs: math.prod(out) * a[-1],
@@ -242,10 +256,11 @@ def _lu_shape(x: Shape) -> tuple[Shape, Shape, Shape]:
 
 def _lu(x: Array) -> tuple[Array, ...]:
     if x.size == 0:
-        p, lower, upper = _lu_shape(x.shape)
-        return np.broadcast_to(np.eye(p[-1], dtype=x.dtype), p), np.zeros(lower, x.dtype), np.zeros(upper, x.dtype)
-    p, lower, upper = scipy.linalg.lu(x, check_finite=False)
-    return p.astype(x.dtype, copy=False), lower, upper
+        square, lower, upper = _lu_shape(x.shape)
+        identity = np.broadcast_to(np.eye(square[-1], dtype=x.dtype), square)
+        return identity, np.zeros(lower, x.dtype), np.zeros(upper, x.dtype)
+    found: Any = scipy.linalg.lu(x, check_finite=False)
+    return tuple(each.astype(x.dtype, copy=False) for each in found)
 
 
 def _rows(x: Node, start: int | None, stop: int | None) -> Node:
