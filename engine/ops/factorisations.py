@@ -76,7 +76,21 @@ def factorisation(name: str, doc: str, kernel: Callable[..., Any], cost: int, **
         "flops": lambda out, x, **attrs: cost * math.prod(x) * min(x[-2:]),
         "scratch": lambda out, x, **attrs: math.prod(x) + 4 * x[-2] * x[-1],
     }
-    return define(name, doc, kernel=kernel, **defaults | record)
+    return define(name, doc, kernel=_explaining(kernel), **defaults | record)
+
+
+def _explaining(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """`kernel` that says so where LAPACK gave up because of a NaN or an infinity."""
+
+    def run(x: Any, **attrs: Any) -> Any:
+        try:
+            return kernel(x, **attrs)
+        except np.linalg.LinAlgError as error:
+            if np.isfinite(x).all():
+                raise
+            raise np.linalg.LinAlgError("a matrix with NaN or infinite elements has no such factors") from error
+
+    return run
 
 
 def results_of(node: Node) -> tuple[Node, ...]:

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from engine import attrs
 from engine.core import RESULT, Node, Op, Refusal, Sample, define, ops
 from engine.derivative import Custom, Series, by_slope, conj, plus, times, unbroadcast
 from engine.errors import LimitExceeded, ShapeMismatch
-from engine.families import ANY, ANYS, aligned, batch_same, part_dtype
+from engine.families import ANY, ANYS, aligned, batch_same, composite, part_dtype
 from engine.limits import Limits
-from engine.types import INT64, Shape, broadcast
+from engine.types import INT64, Shape, axis_of, broadcast
 
 MATRIX = (-2, -1)
 
@@ -380,4 +381,102 @@ slogdet = _on_squares(
     # Giles, section 2.2.4
     derivative=Custom(_slogdet_forward, _slogdet_reverse),
     torch="linalg_slogdet",
+)
+
+
+def _logdet(x: Node) -> Node:
+    sign, size = ops.slogdet.several(x)
+    return ops.where(sign < 0, math.nan, size)
+
+
+logdet = composite(
+    "logdet",
+    "Logarithm of the determinant; NaN where that is negative.",
+    _logdet,
+    guard=small_enough,
+    family="linear algebra",
+    samples=(
+        Sample(([[2.0, 0.5, -0.3], [0.5, 1.0, 0.4], [-0.3, 0.7, 1.5]],)),
+        Sample(([[[1.0, 2.0], [-3.0, 0.5]], [[-1.0, 0.5], [0.25, -2.0]]],)),
+        Sample(((0, 0),)),
+        Sample(((0, 2, 2),)),
+    ),
+    refusals=NO_SQUARES,
+)
+
+
+# Tensors as matrices
+
+
+def _tensorinv(x: Node, *, ind: int) -> Node:
+    if not 0 < ind < x.rank or math.prod(x.shape[:ind]) != math.prod(x.shape[ind:]):
+        raise ShapeMismatch(
+            f"tensorinv takes a tensor whose first {ind} axes hold as many elements as the others; got {list(x.shape)}"
+        )
+    order = math.prod(x.shape[:ind])
+    return ops.reshape(ops.inv(ops.reshape(x, shape=(order, order))), shape=(*x.shape[ind:], *x.shape[:ind]))
+
+
+def _few_elements(limits: Limits, x: Node, *others: Node, **attrs: Any) -> None:
+    """The square matrix that a tensor is has as many rows as the root of its elements."""
+    order = math.isqrt(x.size)
+    if order > limits.linalg_dimension:
+        raise LimitExceeded("linalg_dimension", limits.linalg_dimension, order, "rows or columns of a matrix")
+
+
+tensorinv = composite(
+    "tensorinv",
+    "Inverse of a tensor under tensordot: as a matrix, its first axes are rows, the others columns.",
+    _tensorinv,
+    attrs={"ind": attrs.integer("How many axes are the rows.", 2)},
+    guard=_few_elements,
+    family="linear algebra",
+    samples=(
+        Sample(((2, 3, 3, 2),)),
+        Sample(((4, 2, 2),), {"ind": 1}),
+        Sample(((0, 2, 0, 3),)),
+    ),
+    refusals=(
+        Refusal(((2, 3, 2),), {}, "shape_mismatch"),
+        Refusal(((2, 2),), {}, "shape_mismatch"),
+        Refusal(((2, 2),), {"ind": 0}, "shape_mismatch"),
+        Refusal(((2049, 2049),), {"ind": 1}, "limit_exceeded"),
+    ),
+)
+
+
+def _tensorsolve(a: Node, b: Node, *, axes: tuple[int, ...] | None) -> Node:
+    last = () if axes is None else tuple(axis_of(axis, a.rank) for axis in axes)
+    if len(set(last)) < len(last):
+        raise ShapeMismatch(f"axes {list(last)} of tensorsolve name an axis twice")
+    moved = ops.permute_dims(a, axes=(*(at for at in range(a.rank) if at not in last), *last))
+    shape = moved.shape[b.rank :]
+    if b.size != math.prod(shape) or a.size != b.size**2:
+        raise ShapeMismatch(
+            f"tensorsolve takes a tensor of {b.size}² elements, {b.size} of them in the axes after the first {b.rank}; "
+            f"got {list(moved.shape)}"
+        )
+    solved = ops.solve(ops.reshape(moved, shape=(b.size, b.size)), ops.reshape(b, shape=(b.size,)))
+    return ops.reshape(solved, shape=shape)
+
+
+tensorsolve = composite(
+    "tensorsolve",
+    "The x with tensordot(x1, x, x.ndim) = x2.",
+    _tensorsolve,
+    operands=ANYS,
+    attrs={"axes": attrs.integers("Axes of x1 that are moved to its end first.", None)},
+    guard=_few_elements,
+    family="linear algebra",
+    samples=(
+        Sample(((2, 3, 6), (2, 3))),
+        Sample(((2, 2, 4), (4,)), {"axes": [0, 1]}),
+        Sample(((4, 2, 2), (2, 2)), {"axes": [0]}),
+    ),
+    refusals=(
+        Refusal(((2, 3, 5), (2, 3)), {}, "shape_mismatch"),
+        Refusal(((2, 2), (2,)), {"axes": [2]}, "shape_mismatch"),
+        Refusal(((2, 2), (2,)), {"axes": [0, 0]}, "shape_mismatch"),
+        Refusal(((2049, 2049), (2049,)), {}, "limit_exceeded"),
+    ),
 )

@@ -1,0 +1,184 @@
+"""What depends on the rank of a matrix, on the last two axes, batched over the others: pseudo-inverses, least squares.
+
+Singular values of `rtol` times the largest, or less, count as zero. Derivatives are those at constant rank: where the
+rank changes the pseudo-inverse jumps, and has none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from engine import attrs
+from engine.core import Node, Refusal, Sample, ops
+from engine.derivative import Custom
+from engine.errors import ShapeMismatch
+from engine.families import X1X2, composite, span
+from engine.ops.factorisations import NO_MATRICES, TALL, WIDE, factorisation, matrix_of
+from engine.ops.linalg import adjoint, as_columns, small_enough
+from engine.types import Array, Shape
+
+RTOL = attrs.real(
+    "The part of the largest singular value up to which one counts as zero; by default rounding times rows or columns.",
+    None,
+)
+DEFICIENT = [[1.0, 2.0, 0.5], [2.0, 4.0, 1.0]]
+"""Of rank 1."""
+
+
+def _tolerance(x: Any, rtol: float | None, shape: Shape) -> float:
+    """By default the Array API's: the larger side times the spacing of numbers at 1."""
+    return max(shape[-2:]) * float(np.finfo(x.dtype).eps) if rtol is None else rtol
+
+
+# The pseudo-inverse: Golub and Pereyra, SIAM J. Numer. Anal. 10, 1973, equation 4.12.
+
+
+def _pinv_shape(x: Shape, *, rtol: float | None) -> Shape:
+    stack, rows, columns = matrix_of("pinv", x)
+    return (*stack, columns, rows)
+
+
+def _pinv(x: Array, *, rtol: float | None) -> Array:
+    return np.linalg.pinv(x, rtol=_tolerance(x, rtol, x.shape))
+
+
+def _leaves_rows(x: Node, p: Node, y: Node) -> Node:
+    """(1 − P A) y: what of y is no combination of the rows of A."""
+    return y - p @ (x @ y)
+
+
+def _leaves_columns(x: Node, p: Node, y: Node) -> Node:
+    """y (1 − A P)."""
+    return y - (y @ x) @ p
+
+
+def _times_gram(y: Node, p: Node) -> Node:
+    """y Pᴴ P, in the order that costs least."""
+    square = adjoint(p)
+    return y @ (square @ p) if p.shape[-1] <= p.shape[-2] else (y @ square) @ p
+
+
+def _gram_times(p: Node, y: Node) -> Node:
+    """P Pᴴ y."""
+    square = adjoint(p)
+    return (p @ square) @ y if p.shape[-2] <= p.shape[-1] else p @ (square @ y)
+
+
+def _pinv_forward(node: Node, t: Node) -> Node:
+    """−P t P + (1 − P A) tᴴ Pᴴ P + P Pᴴ tᴴ (1 − A P)."""
+    (x,), turned = node.inputs, adjoint(t)
+    by_rows = _times_gram(_leaves_rows(x, node, turned), node)
+    by_columns = _gram_times(node, _leaves_columns(x, node, turned))
+    return by_rows + by_columns - node @ t @ node
+
+
+pinv = factorisation(
+    "pinv",
+    "Pseudo-inverse (Moore and Penrose); its derivative is that at constant rank.",
+    _pinv,
+    cost=24,
+    attrs={"rtol": RTOL},
+    shape=_pinv_shape,
+    # The rule is its own adjoint, but for the adjoints of what goes in and comes out.
+    derivative=Custom(_pinv_forward, lambda node, g: adjoint(_pinv_forward(node, adjoint(g)))),
+    scratch=lambda out, x, **attrs: 4 * math.prod(x),
+    torch="linalg_pinv",
+    samples=(
+        Sample((TALL,)),
+        Sample((WIDE,), {"rtol": 1e-6}),
+        Sample(([[2.0, 0.5, -0.3], [0.5, 1.0, 0.7], [-0.3, 0.4, -0.5]],)),
+        Sample(([TALL, [[0.5, 1.0], [1.5, -0.5], [1.0, 0.25]]],)),
+        Sample(((1, 3),)),
+        Sample(((3, 0),)),
+        Sample(((0, 3, 2),)),
+    ),
+    refusals=(*NO_MATRICES, Refusal(((2, 2),), {"rtol": "small"}, "invalid_graph")),
+)
+
+
+def _rank(x: Node, *, rtol: float | None) -> Node:
+    matrix_of("matrix_rank", x.shape)
+    values = ops.svdvals(x)
+    limit = _tolerance(values, rtol, x.shape) * span(values, values.rank - 1, 0, 1)
+    return ops.sum(ops.astype(values > limit, dtype="int64"), axis=-1)
+
+
+matrix_rank = composite(
+    "matrix_rank",
+    "How many singular values count as more than zero.",
+    _rank,
+    attrs={"rtol": RTOL},
+    guard=small_enough,
+    family="linear algebra",
+    samples=(
+        Sample((TALL,)),
+        Sample((DEFICIENT,)),
+        Sample(([WIDE, DEFICIENT],), {"rtol": 0.01}),
+        Sample(((3, 0),)),
+        Sample(((0, 3, 2),)),
+    ),
+    refusals=NO_MATRICES,
+)
+
+
+def _cond(x: Node) -> Node:
+    _, rows, columns = matrix_of("condition_number", x.shape)
+    if not rows or not columns:
+        raise ShapeMismatch(f"condition_number of a matrix without elements: {list(x.shape)}")
+    values = ops.svdvals(x)
+    return ops.slice(values, index=("...", 0)) / ops.slice(values, index=("...", -1))
+
+
+condition_number = composite(
+    "condition_number",
+    "Condition number: the largest singular value over the least; infinite for a singular matrix.",
+    _cond,
+    guard=small_enough,
+    family="linear algebra",
+    samples=(Sample((TALL,)), Sample((WIDE,)), Sample(([TALL, [[0.5, 1.0], [1.5, -0.5], [1.0, 0.25]]],))),
+    refusals=(*NO_MATRICES, Refusal(((0, 3),), {}, "shape_mismatch")),
+)
+
+
+def _lstsq(a: Node, b: Node, *, rtol: float | None) -> tuple[Node, ...]:
+    _, rows, _ = matrix_of("lstsq", a.shape)
+    if b.rank < 1 or b.shape[-2:][0] != rows:
+        raise ShapeMismatch(
+            f"lstsq of {list(a.shape)} takes a vector [{rows}] or matrices of shape (…, {rows}, k), got {list(b.shape)}"
+        )
+    x = ops.pinv(a, rtol=rtol) @ as_columns(b, b)
+    residuals = ops.sum(ops.square(ops.abs(a @ x - as_columns(b, b))), axis=-2)
+    lacking = (-1,) if b.rank == 1 else ()
+    solution, residuals = (ops.squeeze(each, axis=lacking) if lacking else each for each in (x, residuals))
+    return solution, residuals, ops.matrix_rank(a, rtol=rtol), ops.svdvals(a)
+
+
+lstsq = composite(
+    "lstsq",
+    "The shortest x for which x1 x is nearest x2, the squared distances, and the rank and singular values of x1.",
+    _lstsq,
+    operands=X1X2,
+    attrs={"rtol": RTOL},
+    results=("solution", "residuals", "rank", "singular_values"),
+    inexact=True,
+    guard=small_enough,
+    family="linear algebra",
+    samples=(
+        Sample((TALL, (3,))),
+        Sample((TALL, (3, 2)), {"rtol": 1e-6}),
+        Sample((WIDE, (2,))),
+        Sample(([TALL, [[0.5, 1.0], [1.5, -0.5], [1.0, 0.25]]], (3,))),
+        Sample(([TALL, [[0.5, 1.0], [1.5, -0.5], [1.0, 0.25]]], (2, 3, 2))),
+        Sample(((3, 0), (3,))),
+        Sample(((0, 3, 2), (3, 1))),
+    ),
+    refusals=(
+        Refusal(((3, 2), (2,)), {}, "shape_mismatch"),
+        Refusal(((3,), (3,)), {}, "shape_mismatch"),
+        Refusal(((3, 2), ()), {}, "shape_mismatch"),
+        Refusal(((2049, 1), (2049,)), {}, "limit_exceeded"),
+    ),
+)
