@@ -1,0 +1,159 @@
+"""Linear algebra to high order: series against mpmath, growth with the order, and matrices that are special.
+
+The reference differentiates nothing: it evaluates a function of one number at a few points very near each other, in
+hundreds of digits, and takes divided differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from mpmath import mp
+
+from engine.calls import compile_question
+from engine.core import ops
+from engine.errors import SingularMatrix
+from tests.support.asking import LIMITS, ask, question
+from tests.support.numeric import assert_close
+
+ORDER, TOLERANCE = 20, 1e-12
+A = np.array([[2.0, 0.5, -0.3], [0.25, -1.0, 0.7], [-0.6, 0.4, 1.5]])
+B = np.array([[0.3, -0.8, 0.5], [0.6, 0.2, -0.4], [0.1, 0.9, -0.7]])
+SPREAD = np.array([[4.0, 0.3, -0.2], [0.3, 1.0, 0.4], [-0.2, 0.4, 2.0]])
+SYMMETRIC = (B + B.T) / 2
+TALL, TALL_TURN = np.array([[2.0, 0.5], [-0.4, 1.0], [0.3, -0.6]]), B[:, :2]
+
+
+def matrix(a: Any) -> Any:
+    return mp.matrix(np.asarray(a).tolist())
+
+
+def entries(a: Any) -> list[Any]:
+    """The elements of a matrix, row by row."""
+    return [a[i, j] for i in range(a.rows) for j in range(a.cols)]
+
+
+def signed(vectors: Any) -> Any:
+    """Columns with a positive first element."""
+    signs = mp.diag([mp.sign(vectors[0, j]) for j in range(vectors.cols)])
+    return vectors * signs
+
+
+def series(f: Callable[[Any], list[Any]], order: int = ORDER) -> list[list[Any]]:
+    """Taylor coefficients at 0 of functions, by Newton's divided differences at 0, h, 2h, …, to some 20 digits."""
+    with mp.workdps(30 * (order + 3)):
+        h = mp.mpf(10) ** -25
+        row = [f(j * h) for j in range(order + 1)]
+        found = [row[0]]
+        for k in range(1, order + 1):
+            row = [[(b - a) / (k * h) for a, b in zip(one, other, strict=True)] for one, other in zip(row, row[1:])]
+            found.append(row[0])
+        return found
+
+
+def _upper(a: Any) -> Any:
+    return mp.matrix([[a[i, j] if j >= i else mp.zero for j in range(a.cols)] for i in range(a.rows)])
+
+
+def _eigh(a: Any) -> tuple[Any, Any]:
+    values, vectors = mp.eigsy(a)
+    return values, signed(vectors)
+
+
+def _svd(a: Any) -> tuple[Any, Any, Any]:
+    return mp.svd_r(a)  # type: ignore[no-any-return]
+
+
+def _qr(a: Any) -> tuple[Any, Any]:
+    """With a positive diagonal."""
+    q, r = mp.qr(a, mode="skinny")
+    signs = mp.diag([mp.sign(r[j, j]) for j in range(r.cols)])
+    return q * signs, signs * r
+
+
+SIGNS = "diag(sign(diagonal(r)))"
+ONE = {"A": A}, {"A": B}
+TWO = {"A": SPREAD}, {"A": SYMMETRIC}
+THREE = {"A": TALL}, {"A": TALL_TURN}
+SERIES: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "inv(A)": (ONE, lambda a: a**-1),
+    "solve(A, [1.0, 2.0, 3.0])": (ONE, lambda a: mp.lu_solve(a, mp.matrix([1, 2, 3]))),
+    "solve_triangular(A, [1.0, 2.0, 3.0], upper=true)": (
+        ONE,
+        lambda a: mp.lu_solve(_upper(a), mp.matrix([1, 2, 3])),
+    ),
+    "det(A)": (ONE, lambda a: mp.matrix([mp.det(a)])),
+    "slogdet(A).logabsdet": (ONE, lambda a: mp.matrix([mp.log(abs(mp.det(a)))])),
+    "expm(A)": (ONE, lambda a: mp.expm(a, method="taylor")),
+    "matrix_power(A, -3)": (ONE, lambda a: a**-3),
+    "pinv(A)": (THREE, lambda a: (a.T * a) ** -1 * a.T),
+    "cholesky(A)": (TWO, mp.cholesky),
+    "eigvalsh(A)": (TWO, lambda a: mp.matrix(_eigh(a)[0])),
+    "eigh(A).eigenvalues": (TWO, lambda a: mp.matrix(_eigh(a)[0])),
+    "v = eigh(A).eigenvectors; v * sign(v[:1, :])": (TWO, lambda a: _eigh(a)[1]),
+    "svdvals(A)": (THREE, lambda a: mp.matrix(_svd(a)[1])),
+    "u = svd(A, full_matrices=false).U; u * sign(u[:1, :])": (THREE, lambda a: signed(_svd(a)[0])),
+    "v = svd(A, full_matrices=false).Vh; v * sign(v[:, :1])": (THREE, lambda a: signed(_svd(a)[2].T).T),
+    f"q, r = qr(A); q @ {SIGNS}": (THREE, lambda a: _qr(a)[0]),
+    f"q, r = qr(A); {SIGNS} @ r": (THREE, lambda a: _qr(a)[1]),
+}
+
+
+@pytest.mark.parametrize("text", SERIES)
+def test_series_against_divided_differences(text: str) -> None:
+    """Every coefficient, to 1e-12 of the largest element of its own order."""
+    (at, along), f = SERIES[text]
+    expected = series(lambda t: entries(f(matrix(at["A"]) + t * matrix(along["A"]))))
+    (found,) = ask("taylor", text, at, direction=along, order=ORDER)["coefficients"].values()
+    for k, row in enumerate(expected):
+        scale = max(abs(each) for each in row)
+        if scale < mp.mpf(10) ** -15:
+            continue  # a coefficient that is zero: the determinant's beyond its degree
+        error = max(abs(mp.mpf(float(a)) - b) for a, b in zip(found[k].ravel(), row, strict=True))
+        assert error < TOLERANCE * scale, f"order {k} is off by {mp.nstr(error / scale, 3)}"
+
+
+# Growth
+
+CURVE = "sin(t) * B + t**2 * A + A"
+ALONG_A_CURVE = {
+    **{name: f"{name}({CURVE})" for name in ("inv", "det", "expm", "cholesky", "pinv", "eigvalsh", "svdvals")},
+    "solve": f"solve({CURVE}, t * B)",
+    "solve_triangular": f"solve_triangular({CURVE}, t * B, upper=true)",
+    "slogdet": f"slogdet({CURVE}).logabsdet",
+    "eigh": f"w, v = eigh({CURVE}); v * w",
+    "svd": f"u, s, vh = svd({CURVE}); u * s + vh",
+    "qr": f"q, r = qr({CURVE}); q + r",
+    "lu": f"p, l, u = lu({CURVE}); l + u",
+    "matrix_power": f"matrix_power({CURVE}, -5)",
+}
+
+
+def live_nodes(text: str, order: int, nested: bool = False) -> int:
+    inputs = {"A": A, "B": B, "t": 0.5}
+    how: dict[str, Any] = {"direction": {"t": 1.0}, "order": order}
+    if nested:
+        *before, last = text.split("; ")
+        text, how = "; ".join((*before, f"sum({last})")), {"path": ["t"] * order}
+    compiled = compile_question(question("nth" if nested else "taylor", text, inputs, **how), LIMITS)
+    return sum(map(len, compiled.plan.chunks))
+
+
+@pytest.mark.parametrize("name", ALONG_A_CURVE)
+def test_series_grow_like_the_square_of_the_order(name: str) -> None:
+    """Twice the order, at most five times the nodes."""
+    low, middle, high = (live_nodes(ALONG_A_CURVE[name], order) for order in (4, 8, 16))
+    assert middle <= 5 * low, (low, middle, high)
+    assert high <= 5 * middle, (low, middle, high)
+    assert high < 8_000, (low, middle, high)
+
+
+@pytest.mark.parametrize("name", ALONG_A_CURVE)
+def test_nested_derivatives_grow_polynomially(name: str) -> None:
+    """Twice the order, at most ten times the nodes, and so again."""
+    low, middle, high = (live_nodes(ALONG_A_CURVE[name], order, nested=True) for order in (2, 4, 8))
+    assert middle <= 10 * low, (low, middle, high)
+    assert high <= 10 * middle, (low, middle, high)
