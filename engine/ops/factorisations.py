@@ -27,11 +27,11 @@ import numpy as np
 
 from engine import attrs
 from engine.core import RESULT, Attrs, Node, Op, Refusal, Sample, define, ops
-from engine.derivative import Custom, plus, times
+from engine.derivative import Custom, filled, plus, times
 from engine.errors import NotDifferentiable, ShapeMismatch
-from engine.families import ANY, batch_same, part_dtype
+from engine.families import ANY, batch_same, part_dtype, resized, span
 from engine.ops.linalg import NO_SQUARES, order_of, small_enough
-from engine.types import Dtype, Shape
+from engine.types import Dtype, Shape, Spec
 
 SYMMETRIC = [[2.0, 0.5, -0.3], [0.5, 0.0, 0.7], [-0.3, 0.7, -1.5]]
 """Its eigenvalues are far apart."""
@@ -76,19 +76,16 @@ def factorisation(name: str, doc: str, kernel: Callable[..., Any], cost: int, **
         "flops": lambda out, x, **attrs: cost * math.prod(x) * min(x[-2:]),
         "scratch": lambda out, x, **attrs: math.prod(x) + 4 * x[-2] * x[-1],
     }
-    return define(name, doc, kernel=_explaining(kernel), **defaults | record)
+    return define(name, doc, kernel=kernel, **defaults | record)
 
 
-def _explaining(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """`kernel` that says so where LAPACK gave up because of a NaN or an infinity."""
+def of_finite(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """`kernel` for finite matrices only: what iterates would not converge, or would pass NaN off as a number."""
 
     def run(x: Any, **attrs: Any) -> Any:
-        try:
-            return kernel(x, **attrs)
-        except np.linalg.LinAlgError as error:
-            if np.isfinite(x).all():
-                raise
-            raise np.linalg.LinAlgError("a matrix with NaN or infinite elements has no such factors") from error
+        if not np.isfinite(x).all():
+            raise np.linalg.LinAlgError("an element is infinite or not a number")
+        return kernel(x, **attrs)
 
     return run
 
@@ -280,20 +277,33 @@ def _reduced(x: Node) -> tuple[Node, ...]:
     return ops.svd.several(x, full_matrices=False)
 
 
-def _no_full_vectors() -> NotDifferentiable:
-    return NotDifferentiable(
-        "with full_matrices the vectors of a matrix that is not square have no derivative: any orthonormal "
-        "completion would do for the last of them; use full_matrices=false. S has one either way"
-    )
+def _leading_vectors(node: Node) -> tuple[Node, Node, Node]:
+    """U, S and Vh without the vectors that go with no value."""
+    u, s, vh = results_of(node)
+    return _first(u, s.shape[-1], -1), s, _first(vh, s.shape[-1], -2)
 
 
-class _ValuesOnly(tuple[Any, ...]):
-    """Tangents of U, S and Vh of which only that of S exists: who asks for another is refused."""
+def _first(x: Node, count: int, axis: int) -> Node:
+    return span(x, x.rank + axis, 0, count) if x.shape[axis] > count else x
 
-    def __getitem__(self, index: Any) -> Any:
-        if index != 1:
-            raise _no_full_vectors()
-        return super().__getitem__(index)
+
+def _completed(tangent: Node, vectors: Node, axis: int) -> Node:
+    """The tangent of all vectors from that of the leading ones. The others may turn among themselves: NaN."""
+    missing = vectors.shape[axis] - tangent.shape[axis]
+    if not missing:
+        return tangent
+    shape = resized(tangent.shape, tangent.rank + axis, missing)
+    # A matrix without elements cannot move, so that nothing turns.
+    unknown = filled(tangent.graph, math.nan if tangent.size else 0.0, Spec(shape, tangent.dtype))
+    return ops.concat(tangent, unknown, axis=axis)
+
+
+def _undetermined(g: Node | None, count: int, axis: int) -> Node | None:
+    """NaN for each matrix where the vectors that go with no value have a cotangent other than zero."""
+    if g is None or g.shape[axis] == count:
+        return None
+    rest = ops.masked_multiply(span(g, g.rank + axis, count, None), math.nan)
+    return ops.sum(rest, axis=(-2, -1), keepdims=True)
 
 
 def _svdvals_forward(node: Node, t: Node) -> Node:
@@ -307,9 +317,7 @@ def _svdvals_reverse(node: Node, g: Node) -> Node:
 
 
 def _svd_forward(node: Node, t: Node) -> tuple[Any, ...]:
-    if node.attrs["full_matrices"]:
-        return _ValuesOnly((None, _svdvals_forward(node, t), None))
-    u, s, vh = results_of(node)
+    u, s, vh = _leading_vectors(node)
     left, right = t @ _adjoint(vh), _adjoint(u) @ t
     inside = _adjoint(u) @ left
     together = _slowed(_symmetric(inside), _inverse_gaps(s))
@@ -320,7 +328,8 @@ def _svd_forward(node: Node, t: Node) -> tuple[Any, ...]:
         to_u = to_u + _slowed(left - u @ inside, _as_row(ops.reciprocal(s)))
     if vh.shape[-1] > vh.shape[-2]:
         to_vh = to_vh + _slowed(right - inside @ vh, _as_column(ops.reciprocal(s)))
-    return to_u, ops.real(ops.sum(ops.conj(u) * left, axis=-2)), to_vh
+    all_u, _, all_vh = results_of(node)
+    return _completed(to_u, all_u, -1), ops.real(ops.sum(ops.conj(u) * left, axis=-2)), _completed(to_vh, all_vh, -2)
 
 
 def _svd_reverse(node: Node, g: tuple[Node | None, Node | None, Node | None]) -> Node | None:
@@ -328,9 +337,9 @@ def _svd_reverse(node: Node, g: tuple[Node | None, Node | None, Node | None]) ->
     to_u, to_s, to_vh = g
     if to_u is None and to_vh is None:
         return to_s and _svdvals_reverse(node, to_s)
-    if node.attrs["full_matrices"]:
-        raise _no_full_vectors()
-    u, s, vh = results_of(node)
+    u, s, vh = _leading_vectors(node)
+    unknown = plus(_undetermined(to_u, s.shape[-1], -1), _undetermined(to_vh, s.shape[-1], -2))
+    to_u, to_vh = to_u and _first(to_u, s.shape[-1], -1), to_vh and _first(to_vh, s.shape[-1], -2)
     by_u = to_u and _adjoint(u) @ to_u
     by_v = to_vh and vh @ _adjoint(to_vh)
     together, apart = plus(by_u, by_v), plus(by_u, by_v and -by_v)
@@ -342,7 +351,7 @@ def _svd_reverse(node: Node, g: tuple[Node | None, Node | None, Node | None]) ->
     total = left and left @ vh
     if vh.shape[-1] > vh.shape[-2] and to_vh is not None and by_v is not None:
         total = plus(total, u @ _slowed(to_vh - _adjoint(by_v) @ vh, _as_column(ops.reciprocal(s))))
-    return total
+    return plus(total, unknown)
 
 
 def _svd(x: Any, *, full_matrices: bool) -> Any:
@@ -352,7 +361,7 @@ def _svd(x: Any, *, full_matrices: bool) -> Any:
 svd = factorisation(
     "svd",
     "U, S and Vh with U diag(S) Vh = x: orthonormal vectors, and singular values in descending order.",
-    _svd,
+    of_finite(_svd),
     cost=20,
     attrs={
         "full_matrices": attrs.boolean(
@@ -370,8 +379,6 @@ svd = factorisation(
         Sample((TALL,), {"full_matrices": False}),
         Sample((WIDE,), {"full_matrices": False}),
         Sample(([TALL, [[0.5, 1.0], [1.5, -0.5], [1.0, 0.25]]],), {"full_matrices": False}),
-        Sample((TALL,)),
-        Sample((WIDE,)),
         Sample(((1, 3),), {"full_matrices": False}),
         Sample(((3, 0),), {"full_matrices": False}),
         Sample(((0, 3),)),
@@ -388,7 +395,7 @@ def _svdvals(x: Any) -> Any:
 svdvals = factorisation(
     "svdvals",
     "Singular values in descending order.",
-    _svdvals,
+    of_finite(_svdvals),
     cost=3,
     shape=_svdvals_shape,
     returns=part_dtype,
@@ -449,7 +456,7 @@ def _eigh_reverse(node: Node, g: tuple[Node | None, Node | None]) -> Node | None
 eigh = factorisation(
     "eigh",
     "Eigenvalues of a symmetric matrix, ascending, and its eigenvectors as columns.",
-    _eigh,
+    of_finite(_eigh),
     cost=9,
     results=("eigenvalues", "eigenvectors"),
     returns=lambda x: (part_dtype(x), x),
@@ -478,7 +485,7 @@ def _eigvalsh_reverse(node: Node, g: Node) -> Node:
 eigvalsh = factorisation(
     "eigvalsh",
     "Eigenvalues of a symmetric matrix, ascending.",
-    _eigvalsh,
+    of_finite(_eigvalsh),
     cost=2,
     shape=_eigvalsh_shape,
     returns=part_dtype,
@@ -527,7 +534,7 @@ POSITIVE = [[2.0, 0.5, -0.3], [0.5, 1.0, 0.4], [-0.3, 0.4, 1.5]]
 cholesky = factorisation(
     "cholesky",
     "The lower triangular L with L Lᵀ = x, for a symmetric positive definite matrix; or the upper one, Lᵀ.",
-    _cholesky,
+    of_finite(_cholesky),
     cost=1,
     attrs={"upper": attrs.boolean("Whether the factor is the upper triangular one.", False)},
     shape=_cholesky_shape,

@@ -16,7 +16,7 @@ from engine.core import Node, Refusal, Sample, ops
 from engine.derivative import Custom
 from engine.errors import ShapeMismatch
 from engine.families import X1X2, composite, span
-from engine.ops.factorisations import NO_MATRICES, TALL, WIDE, factorisation, matrix_of
+from engine.ops.factorisations import NO_MATRICES, TALL, WIDE, factorisation, matrix_of, of_finite
 from engine.ops.linalg import adjoint, as_columns, small_enough
 from engine.types import Array, Shape
 
@@ -78,7 +78,7 @@ def _pinv_forward(node: Node, t: Node) -> Node:
 pinv = factorisation(
     "pinv",
     "Pseudo-inverse (Moore and Penrose); its derivative is that at constant rank.",
-    _pinv,
+    of_finite(_pinv),
     cost=24,
     attrs={"rtol": RTOL},
     shape=_pinv_shape,

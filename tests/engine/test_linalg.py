@@ -6,7 +6,8 @@ hundreds of digits, and takes divided differences.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import pytest
 from mpmath import mp
 
 from engine.calls import compile_question
-from engine.core import ops
 from engine.errors import SingularMatrix
 from tests.support.asking import LIMITS, ask, question
 from tests.support.numeric import assert_close
@@ -49,7 +49,7 @@ def series(f: Callable[[Any], list[Any]], order: int = ORDER) -> list[list[Any]]
         row = [f(j * h) for j in range(order + 1)]
         found = [row[0]]
         for k in range(1, order + 1):
-            row = [[(b - a) / (k * h) for a, b in zip(one, other, strict=True)] for one, other in zip(row, row[1:])]
+            row = [[(b - a) / (k * h) for a, b in zip(one, other, strict=True)] for one, other in pairwise(row)]
             found.append(row[0])
         return found
 
@@ -157,3 +157,113 @@ def test_nested_derivatives_grow_polynomially(name: str) -> None:
     low, middle, high = (live_nodes(ALONG_A_CURVE[name], order, nested=True) for order in (2, 4, 8))
     assert middle <= 10 * low, (low, middle, high)
     assert high <= 10 * middle, (low, middle, high)
+
+
+# Special matrices
+
+FULL = [
+    ("u, s, vh = svd(A, full_matrices={}); sum(abs(u[:, :2]) * B)", TALL),
+    ("u, s, vh = svd(A, full_matrices={}); sum(abs(vh[:2, :]) * matrix_transpose(B))", TALL.T),
+    ("u, s, vh = svd(A, full_matrices={}); sum((u[:, :2] * s) @ vh[:2, :2] * B)", TALL),
+]
+
+
+@pytest.mark.parametrize(("text", "a"), FULL)
+@pytest.mark.parametrize("call", ["grad", "hvp", "jvp"])
+def test_full_vectors_that_go_with_a_value_have_the_derivative_of_reduced_ones(text: str, a: Any, call: str) -> None:
+    inputs = {"A": a, "B": TALL_TURN}
+    more = {"jvp": {"tangents": inputs}, "hvp": {"vectors": {"A": a}}}.get(call, {})
+    wrt = {} if call == "jvp" else {"wrt": ["A"]}
+    full, reduced = (ask(call, text.format(which), inputs, **more, **wrt) for which in ("true", "false"))
+    field = {"grad": "gradients", "hvp": "hvp", "jvp": "tangents"}[call]
+    for name, expected in reduced[field].items():
+        assert_close(full[field][name], expected, 1e-12, name)
+
+
+def test_full_vectors_that_go_with_no_value_have_no_derivative() -> None:
+    values = ask("value", "svd(A).U", {"A": TALL})["values"].popitem()[1]
+    assert_close(values.T @ values, np.eye(3), 1e-14, "orthonormal")
+    gradient = ask("grad", "y = svd(A).U[0, 2]", {"A": TALL})["gradients"]["A"]
+    assert np.isnan(gradient).all()
+
+
+NOT_FINITE = ("svd(A).S", "svdvals(A)", "pinv(A)", "eigvalsh(A)", "eigh(A).eigenvalues", "cholesky(A)")
+SPREADS = ("inv(A)", "solve(A, A)", "det(A)", "expm(A)", "qr(A).Q", "lu(A).U", "matrix_power(A, 3)")
+
+
+@pytest.mark.parametrize("text", NOT_FINITE)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused_where_it_would_not_converge(text: str, bad: float) -> None:
+    with pytest.raises(SingularMatrix, match="infinite"):
+        ask("value", text, {"A": np.where(np.eye(3), 2.0, bad)})
+
+
+@pytest.mark.parametrize("text", SPREADS)
+def test_what_is_not_finite_spreads(text: str) -> None:
+    value = ask("value", text, {"A": [[1.0, "NaN"], ["NaN", 2.0]]})["values"].popitem()[1]
+    assert np.isnan(value).any()
+
+
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize("shapes", [((80, 80), (80,)), ((80, 80), (2, 80, 3)), ((2, 80, 80), (80, 3))])
+def test_large_triangles_are_solved(upper: bool, shapes: Any) -> None:
+    """One by one, where small ones are solved as a stack."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=shape) for shape in shapes)
+    a = a / 10 + 2 * np.eye(80)
+    part = np.triu(a) if upper else np.tril(a)
+    found = ask("value", f"solve_triangular(a, b, upper={str(upper).lower()})", {"a": a, "b": b})["values"]["out"]
+    expected = np.linalg.solve(part, b if b.ndim > 1 else b[:, None])
+    assert_close(found, expected if b.ndim > 1 else expected[:, 0], 1e-12, "solution")
+
+
+EXPONENTIALS = {
+    "a rotation by many turns": [[0.0, 300.0], [-300.0, 0.0]],
+    "far from normal": [[1.0, 1e6], [0.0, 1.0]],
+    "nilpotent": [[0.0, 1e200], [0.0, 0.0]],
+    "decaying": [[-50.0, -1.0], [-1.0, -50.0]],
+    "badly scaled": [[-131.0, 19.0, 18.0], [-390.0, 56.0, 54.0], [-387.0, 57.0, 52.0]],
+    "zero": [[0.0, 0.0], [0.0, 0.0]],
+    "small": [[1e-12, 1e-9], [0.0, 1e-12]],
+}
+
+
+@pytest.mark.parametrize("what", EXPONENTIALS)
+def test_exponential_of_special_matrices(what: str) -> None:
+    with mp.workdps(400):
+        expected = np.array(mp.expm(mp.matrix(EXPONENTIALS[what]), method="taylor").tolist(), float)
+    found = ask("value", "expm(A)", {"A": EXPONENTIALS[what]})["values"]["out"]
+    scale = np.abs(expected).max()
+    assert_close(found / scale, expected / scale, 2e-13, what)
+
+
+def test_exponential_of_a_matrix_that_is_too_large_is_nan() -> None:
+    assert np.isnan(ask("value", "expm(A)", {"A": [[0.0, 1e300], [-1e300, 0.0]]})["values"]["out"]).all()
+
+
+def test_exponential_along_a_large_direction() -> None:
+    """The derivative is linear in its direction, at any scale."""
+    small, large = (
+        ask("jvp", "expm(A)", {"A": A}, tangents={"A": scale * B})["tangents"]["out"] for scale in (1.0, 1e12)
+    )
+    assert_close(large / 1e12, small, 1e-13, "tangent")
+
+
+def test_least_squares_of_a_matrix_that_lacks_rank() -> None:
+    """The shortest solution, and its rank."""
+    a, b = np.outer([1.0, 2.0, -1.0], [1.0, 0.5]), np.array([1.0, 0.0, 2.0])
+    found = ask("value", "r = lstsq(a, b)", {"a": a, "b": b}, outputs=["r.solution", "r.rank", "r.residuals"])["values"]
+    solution, _, rank, _ = np.linalg.lstsq(a, b, rcond=None)
+    assert_close(found["r.solution"], solution, 1e-14, "solution")
+    assert found["r.rank"] == rank == 1
+    assert_close(found["r.residuals"], np.sum((a @ solution - b) ** 2), 1e-14, "residuals")
+
+
+def test_pseudo_inverse_moves_at_constant_rank() -> None:
+    """Along a curve of matrices of rank 1 the derivative is that of the closed form."""
+    text = "u = stack(1, t, t**2); v = stack(1 + t, 2); pinv(reshape(u, [3, 1]) * v)"
+    closed = "u = stack(1, t, t**2); v = stack(1 + t, 2); reshape(v, [2, 1]) * u / (sum(u * u) * sum(v * v))"
+    found, expected = (
+        ask("taylor", each, {"t": 0.4}, direction={"t": 1.0}, order=6)["coefficients"]["out"] for each in (text, closed)
+    )
+    assert_close(found, expected, 1e-11, "series")
