@@ -259,7 +259,7 @@ class Custom:
 
     forward_rule: Callable[..., Any]
     reverse_rule: Callable[..., Any]
-    taylor_rule: Callable[[Node, int], Series] | None = None
+    taylor_rule: Callable[[Node, int], Series | None] | None = None
     kind: ClassVar[str] = "custom"
     is_flat: ClassVar[bool] = False
 

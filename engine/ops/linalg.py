@@ -22,7 +22,8 @@ from engine.derivative import Custom, Series, by_slope, conj, plus, times, unbro
 from engine.errors import LimitExceeded, ShapeMismatch
 from engine.families import ANY, ANYS, aligned, batch_same, composite, part_dtype
 from engine.limits import Limits
-from engine.types import INT64, Shape, axis_of, broadcast
+from engine.transforms.forward import forward
+from engine.types import INT64, Array, Shape, axis_of, broadcast
 
 MATRIX = (-2, -1)
 
@@ -252,7 +253,7 @@ def _cofactors_by_inverse(x: Any) -> Any:
 
 def _cofactors_by_singular_values(x: Any) -> Any:
     """det(U V) U diag(∏_{j≠i} s_j) Vᵀ, conjugated: no division, so good at any rank. NaN where x is not finite."""
-    finite = np.isfinite(x).all(axis=MATRIX)[..., None, None]
+    finite = np.isfinite(x).all(axis=MATRIX, keepdims=True)
     u, s, vt = np.linalg.svd(np.where(finite, x, 0))
     sign = np.sign(np.linalg.det(u) * np.linalg.det(vt))[..., None, None]
     product = np.conjugate((u * _others(s)[..., None, :]) @ vt)
@@ -284,22 +285,26 @@ def _cofactor_reverse(node: Node, g: Node) -> list[Node | None]:
 
 
 def _cofactor_change(node: Node, t: Node) -> Node | None:
-    """The change of the cofactors as x moves along t.
-
-    Each is a determinant of n - 1 rows: for small matrices Jacobi's formula gives its change, and so on down.
-    For larger ones it is tr(Z t) C - C tᵀ Zᵀ with Z = x⁻¹, C the cofactors, which needs a regular matrix.
-    """
+    """The change of the cofactors as x moves along t. Each is a determinant of n - 1 rows: so on down, by Jacobi."""
     (x,) = node.inputs
     order = x.shape[-1]
     if order < 2:
         return None
-    if order <= MINORS_UP_TO:
-        signs = x.graph.constant([[(-1) ** (i + j) for j in range(order)] for i in range(order)], x.dtype)
-        change = times(_minors(t), ops.cofactor(_minors(x)))
-        return change and signs * ops.sum(change, axis=MATRIX)
-    inverse = ops.matrix_transpose(ops.inv(x))
-    change = ops.sum(inverse * t, axis=MATRIX, keepdims=True) * node
-    return change - node @ ops.matrix_transpose(t) @ inverse
+    if order > MINORS_UP_TO:
+        return ops.cofactor_change(x, t)
+    signs = x.graph.constant([[(-1) ** (i + j) for j in range(order)] for i in range(order)], x.dtype)
+    change = times(_minors(t), ops.cofactor(_minors(x)))
+    return change and signs * ops.sum(change, axis=MATRIX)
+
+
+def _cofactor_taylor(node: Node, order: int) -> Series | None:
+    """Of a large matrix, the series of the block formula: one expression, where changes of changes are many."""
+    (x,) = node.inputs
+    return _series_of(_cofactors_by_blocks(x), order) if x.shape[-1] > MINORS_UP_TO else None
+
+
+def _series_of(node: Node, order: int) -> Series:
+    return (yield node, order)
 
 
 cofactor = _on_squares(
@@ -308,7 +313,7 @@ cofactor = _on_squares(
     _cofactors,
     cost=24,
     shape=_square_shape("cofactor"),
-    derivative=Custom(_cofactor_change, _cofactor_reverse),
+    derivative=Custom(_cofactor_change, _cofactor_reverse, _cofactor_taylor),
     scratch=lambda out, x: 3 * math.prod(x),
     samples=(
         *SQUARES,
@@ -319,13 +324,129 @@ cofactor = _on_squares(
 )
 
 
+# Changes of larger matrices' cofactors. With x = U diag(s) V and t = U m V, they are det(U V) U c V, where
+#     c_ii = Σ_j m_jj ∏_{k≠i,j} s_k   and   c_ij = -m_ji ∏_{k≠i,j} s_k:
+# no division, so right at any rank. Their own changes are those of the block formula below.
+
+
+def _cofactor_change_kernel(x: Array, t: Array) -> Array:
+    finite = np.isfinite(x).all(axis=MATRIX, keepdims=True)
+    u, s, v = np.linalg.svd(np.where(finite, x, 0))
+    sign = np.sign(np.linalg.det(u) * np.linalg.det(v))[..., None, None]
+    order = x.shape[-1]
+    apart: Any = 1 - np.eye(order, dtype=x.dtype)
+    products = _others(np.where(apart, s[..., None, :], 1)) * apart
+    inside = np.swapaxes(u, -1, -2) @ t @ np.swapaxes(v, -1, -2)
+    change = -products * np.swapaxes(inside, -1, -2)
+    diagonal = np.arange(order)
+    change[..., diagonal, diagonal] = (products @ np.diagonal(inside, axis1=-2, axis2=-1)[..., None])[..., 0]
+    return np.where(finite, sign * (u @ change @ v), np.nan).astype(x.dtype, copy=False)
+
+
+def _cofactors_by_blocks(x: Node) -> Node:
+    """The cofactors of x in a form that can be differentiated again and again while the rank is n - 6 or more.
+
+    In the basis of x's own singular vectors, which stay as they are while x moves, y = [[m, r], [b, e]] is diagonal,
+    the six least singular values last. NaN where the rank is less. With s = e - b m⁻¹ r the adjugate of y is
+    det m · ([-m⁻¹r; 1] adj(s) [-b m⁻¹, 1] + det s · [m⁻¹, 0; 0, 0]): m is regular, and of s there are minors.
+    """
+    u, values, v = ops.svd.several(ops.detach(x))
+    y = ops.matrix_transpose(u) @ x @ ops.matrix_transpose(v)
+    first, last = (None, -MINORS_UP_TO, None), (-MINORS_UP_TO, None, None)
+    m, r, b, e = (ops.slice(y, index=("...", rows, columns)) for rows in (first, last) for columns in (first, last))
+    lost = _lost(values, x.shape[-1] - MINORS_UP_TO)
+    m = m + ops.expand_dims(lost, axis=-1) * ops.eye.on(x.graph, n_rows=m.shape[-1], dtype=m.dtype.name)
+    inverse = ops.inv(m)
+    s = e - b @ inverse @ r
+    one = ops.broadcast_to(ops.eye.on(x.graph, n_rows=MINORS_UP_TO, dtype=x.dtype.name), shape=s.shape)
+    left, right = ops.concat(-(inverse @ r), one, axis=-2), ops.concat(-(b @ inverse), one, axis=-1)
+    corner = ops.unslice(inverse, shape=x.shape, index=tuple((0, size, 1) for size in inverse.shape))
+    adjugate = left @ ops.matrix_transpose(ops.cofactor(s)) @ right + _scalar(ops.det(s)) * corner
+    sign, size = ops.slogdet.several(m)
+    scale = ops.det(u) * ops.det(v) * sign * ops.exp(size) * ops.where(ops.any(lost > 0.0, axis=-1), math.nan, 1.0)
+    return u @ (_scalar(scale) * ops.matrix_transpose(adjugate)) @ v
+
+
+def _lost(values: Node, count: int) -> Node:
+    """1 for those of the first `count` singular values that count as zero, 0 for the others."""
+    values = ops.slice(values, index=("...", (None, count, None)))
+    largest = ops.slice(values, index=("...", (None, 1, None)))
+    is_lost = values <= float(values.shape[-1] * np.finfo(values.dtype).eps) * largest
+    return ops.astype(is_lost, dtype=values.dtype.name)
+
+
+def _scalar(x: Node) -> Node:
+    """A number for each matrix, so that it multiplies matrices."""
+    return ops.expand_dims(x, axis=MATRIX)
+
+
+def _second_change(x: Node, t: Node, s: Node) -> Node | None:
+    """The third derivative of the determinant along t and s, which is symmetric, as a matrix."""
+    # A node of its own for t, which stays where it is while x moves, even if t is x or depends on it.
+    (still,) = ops.reshape.apply(x.graph, (t,), {"shape": t.shape}, tag="still")
+    (once,) = forward({x: still}, [_cofactors_by_blocks(x)])
+    assert once is not None
+    return forward({x: s, still: None}, [once])[0]
+
+
+def _cofactor_change_forward(node: Node, tx: Node | None, tt: Node | None) -> Node | None:
+    x, t = node.inputs
+    return plus(tx and _second_change(x, t, tx), tt and ops.cofactor_change(x, tt))
+
+
+def _cofactor_change_reverse(node: Node, g: Node) -> tuple[Node | None, Node | None]:
+    x, t = node.inputs
+    to_x, to_t = _second_change(x, t, g), ops.cofactor_change(x, g)
+    return unbroadcast(to_x, x.shape), unbroadcast(to_t, t.shape)
+
+
+def _pair_shape(x: Shape, t: Shape) -> Shape:
+    if order_of("cofactor_change", x) != order_of("cofactor_change", t) or x[-1] <= MINORS_UP_TO:
+        raise ShapeMismatch(
+            f"cofactor_change takes two square matrices of one size above {MINORS_UP_TO}, got {list(x)} and {list(t)}"
+        )
+    return (*broadcast(x[:-2], t[:-2]), *x[-2:])
+
+
+def _aligned_pair(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    return node.op(*aligned(args, batched, max(x.rank for x in node.inputs)), **node.attrs)
+
+
+cofactor_change = define(
+    "cofactor_change",
+    "Change of the cofactors of x1 along x2, for matrices of more than six rows: right at any rank.",
+    operands=ANYS,
+    kernel=_cofactor_change_kernel,
+    shape=_pair_shape,
+    derivative=Custom(_cofactor_change_forward, _cofactor_change_reverse),
+    batch=_aligned_pair,
+    guard=small_enough,
+    flops=lambda out, x, t: 24 * math.prod(x) * x[-1] + 8 * math.prod(out) * x[-1],
+    scratch=lambda out, x, t: 5 * math.prod(x) + 4 * math.prod(out),
+    inexact=True,
+    family="linear algebra",
+    torch="linalg_det_differential",
+    samples=(
+        Sample(((7, 7), (7, 7))),
+        Sample(((2, 7, 7), (7, 7))),
+        Sample(((0, 7, 7), (7, 7))),
+    ),
+    refusals=(
+        Refusal(((3, 3), (3, 3)), {}, "shape_mismatch"),
+        Refusal(((7, 7), (8, 8)), {}, "shape_mismatch"),
+        Refusal(((7, 6), (7, 6)), {}, "shape_mismatch"),
+        Refusal(((2049, 2049), (2049, 2049)), {}, "limit_exceeded"),
+    ),
+)
+
+
 def _last_two(node: Node) -> tuple[int, ...]:
     return node.rank, node.rank + 1
 
 
 det = _on_squares(
     "det",
-    "Determinant of a square matrix; its gradient is the matrix of cofactors, right at any rank.",
+    "Determinant of a square matrix; its gradient, the cofactors, and its Hessian are right at any rank.",
     np.linalg.det,
     cost=1,
     shape=_number_shape("det"),

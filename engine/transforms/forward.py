@@ -9,10 +9,10 @@ from engine.core import RESULT, Node, cast
 from engine.transforms.paths import between
 
 
-def forward(tangents: Mapping[Node, Node], outputs: Sequence[Node]) -> list[Node | None]:
+def forward(tangents: Mapping[Node, Node | None], outputs: Sequence[Node]) -> list[Node | None]:
     """The tangent of each of `outputs`: the Jacobian-vector product. None is a zero.
 
-    `tangents` maps nodes to tangents of their shape and dtype.
+    `tangents` maps nodes to tangents of their shape and dtype; None holds a node where it is.
     """
     known: dict[Node, Any] = dict(tangents)
     for node in between(tangents, outputs):
