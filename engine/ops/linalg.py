@@ -507,7 +507,7 @@ slogdet = _on_squares(
 
 def _logdet(x: Node) -> Node:
     sign, size = ops.slogdet.several(x)
-    return ops.where(sign < 0, math.nan, size)
+    return size * ops.where(sign < 0, math.nan, 1.0)
 
 
 logdet = composite(

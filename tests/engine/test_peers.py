@@ -247,6 +247,31 @@ PAIRS = [
     Pair("pinv(x)", torch.linalg.pinv),
     Pair("matrix_power(x, 3)", lambda x: torch.linalg.matrix_power(x, 3), shapes=MATRIX),
     Pair("expm(x)", torch.linalg.matrix_exp, shapes=MATRIX),
+    Pair("logdet(x @ matrix_transpose(x))", lambda x: torch.logdet(x @ x.mT), shapes=MATRIX),
+    Pair("matrix_power(x, -2)", lambda x: torch.linalg.matrix_power(x, -2), shapes=MATRIX),
+    Pair("multi_dot(x, y, z)", lambda *a: torch.linalg.multi_dot(a), shapes=((2, 3), (3, 4), (4,))),
+    Pair(
+        "solve_triangular(x, y, upper=true)",
+        lambda x, y: torch.linalg.solve_triangular(x, y, upper=True),
+        POSITIVE,
+        ((2, 3, 3), (3, 2)),
+    ),
+    Pair(
+        "solve_triangular(x, y, upper=false, left=false, unitriangular=true)",
+        lambda x, y: torch.linalg.solve_triangular(x, y, upper=False, left=False, unitriangular=True),
+        shapes=((3, 3), (2, 2, 3)),
+    ),
+    # PyTorch's gradient by the factor alone is that of a full one; only the triangle is read, so only that has one.
+    Pair(
+        "cholesky_solve(x, tril(y))", lambda x, y: torch.cholesky_solve(x, y.tril()), POSITIVE, shapes=((3, 2), (3, 3))
+    ),
+    Pair("cholesky_inverse(tril(x))", lambda x: torch.cholesky_inverse(x.tril()), POSITIVE, shapes=MATRIX),
+    Pair("lu(x).L", lambda x: torch.linalg.lu(x)[1], shapes=((4, 3),)),
+    Pair("lu(x).U", lambda x: torch.linalg.lu(x)[2], shapes=((3, 4),)),
+    Pair("lstsq(x, y).solution", lambda x, y: torch.linalg.lstsq(x, y).solution, shapes=((4, 2), (4, 3))),
+    Pair("condition_number(x)", torch.linalg.cond),
+    Pair("tensorinv(x)", torch.linalg.tensorinv, shapes=((2, 3, 3, 2),)),
+    Pair("tensorsolve(x, y)", torch.linalg.tensorsolve, shapes=((2, 3, 6), (2, 3))),
     Pair("conv2d(x, y, padding=1)", lambda x, y: F.conv2d(x, y, padding=1), shapes=(*IMAGE, (3, 2, 3, 3))),
     Pair(
         "conv2d(x, y, z, stride=2, padding=[2, 1], dilation=[1, 2], groups=2)",
