@@ -116,7 +116,7 @@ def _as_column(values: Node) -> Node:
     return ops.expand_dims(values, axis=-1)
 
 
-def _slowed(x: Node, rates: Node) -> Node:
+def slowed(x: Node, rates: Node) -> Node:
     """x times rates that may be infinite or NaN: under nan_policy "mask" a zero in x wins over them."""
     product = times(x, rates)
     assert product is not None
@@ -127,7 +127,7 @@ def _identity(values: Node) -> Node:
     return ops.eye.on(values.graph, n_rows=values.shape[-1], dtype=values.dtype.name)
 
 
-def _inverse_gaps(values: Node) -> Node:
+def inverse_gaps(values: Node) -> Node:
     """1/(λ_j − λ_i) in row i, column j; 0 on the diagonal, NaN where two values are equal."""
     identity = _identity(values)
     gaps = _as_row(values) - _as_column(values) + identity
@@ -320,14 +320,14 @@ def _svd_forward(node: Node, t: Node) -> tuple[Any, ...]:
     u, s, vh = _leading_vectors(node)
     left, right = t @ _adjoint(vh), _adjoint(u) @ t
     inside = _adjoint(u) @ left
-    together = _slowed(_symmetric(inside), _inverse_gaps(s))
-    apart = _slowed(_skew(inside), _inverse_sums(s, u.dtype))
+    together = slowed(_symmetric(inside), inverse_gaps(s))
+    apart = slowed(_skew(inside), _inverse_sums(s, u.dtype))
     to_u, to_vh = u @ (together + apart), (apart - together) @ vh
     # What leaves the spans of U and V, where they are not all there is.
     if u.shape[-2] > u.shape[-1]:
-        to_u = to_u + _slowed(left - u @ inside, _as_row(ops.reciprocal(s)))
+        to_u = to_u + slowed(left - u @ inside, _as_row(ops.reciprocal(s)))
     if vh.shape[-1] > vh.shape[-2]:
-        to_vh = to_vh + _slowed(right - inside @ vh, _as_column(ops.reciprocal(s)))
+        to_vh = to_vh + slowed(right - inside @ vh, _as_column(ops.reciprocal(s)))
     all_u, _, all_vh = results_of(node)
     return _completed(to_u, all_u, -1), ops.real(ops.sum(ops.conj(u) * left, axis=-2)), _completed(to_vh, all_vh, -2)
 
@@ -344,13 +344,13 @@ def _svd_reverse(node: Node, g: tuple[Node | None, Node | None, Node | None]) ->
     by_v = to_vh and vh @ _adjoint(to_vh)
     together, apart = plus(by_u, by_v), plus(by_u, by_v and -by_v)
     assert together is not None and apart is not None
-    turn = _symmetric(_slowed(together, _inverse_gaps(s))) + _skew(_slowed(apart, _inverse_sums(s, u.dtype)))
+    turn = _symmetric(slowed(together, inverse_gaps(s))) + _skew(slowed(apart, _inverse_sums(s, u.dtype)))
     left = plus(u @ turn, to_s and u * _as_row(to_s))
     if u.shape[-2] > u.shape[-1] and to_u is not None and by_u is not None:
-        left = plus(left, _slowed(to_u - u @ by_u, _as_row(ops.reciprocal(s))))
+        left = plus(left, slowed(to_u - u @ by_u, _as_row(ops.reciprocal(s))))
     total = left and left @ vh
     if vh.shape[-1] > vh.shape[-2] and to_vh is not None and by_v is not None:
-        total = plus(total, u @ _slowed(to_vh - _adjoint(by_v) @ vh, _as_column(ops.reciprocal(s))))
+        total = plus(total, u @ slowed(to_vh - _adjoint(by_v) @ vh, _as_column(ops.reciprocal(s))))
     return plus(total, unknown)
 
 
@@ -440,7 +440,7 @@ def _eigh_forward(node: Node, t: Node) -> tuple[Node, Node]:
     """λ' = diag(Vᵀ t V) and V' = V (F∘sym(Vᵀ t V)) with F_ij = 1/(λ_j − λ_i)."""
     values, vectors = results_of(node)
     moved = t @ vectors
-    turn = _slowed(_symmetric(_adjoint(vectors) @ moved), _inverse_gaps(values))
+    turn = slowed(_symmetric(_adjoint(vectors) @ moved), inverse_gaps(values))
     return ops.real(ops.sum(ops.conj(vectors) * moved, axis=-2)), vectors @ turn
 
 
@@ -448,7 +448,7 @@ def _eigh_reverse(node: Node, g: tuple[Node | None, Node | None]) -> Node | None
     """sym(V (diag(g₁) + F∘(Vᵀ g₂)) Vᵀ); of values alone, without F."""
     values, vectors = results_of(node)
     to_values, to_vectors = g
-    turn = to_vectors and _slowed(_adjoint(vectors) @ to_vectors, _inverse_gaps(values))
+    turn = to_vectors and slowed(_adjoint(vectors) @ to_vectors, inverse_gaps(values))
     left = plus(to_values and vectors * _as_row(to_values), turn and vectors @ turn)
     return left and _symmetric(left @ _adjoint(vectors))
 

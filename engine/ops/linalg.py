@@ -54,13 +54,6 @@ def small_enough(limits: Limits, x: Node, *others: Node, **attrs: Any) -> None:
         raise LimitExceeded("linalg_dimension", limits.linalg_dimension, largest, "rows or columns of a matrix")
 
 
-def adjoint(x: Node) -> Node:
-    """The transpose; of what is complex the conjugate transpose."""
-    transposed = conj(ops.matrix_transpose(x))
-    assert isinstance(transposed, Node)
-    return transposed
-
-
 def _cubic(times: int) -> Callable[..., int]:
     """A cost of so many operations per n³, for each matrix."""
     return lambda out, x, *others, **attrs: times * math.prod(x) * x[-1]
@@ -324,7 +317,7 @@ cofactor = _on_squares(
 )
 
 
-# Changes of larger matrices' cofactors. With x = U diag(s) V and t = U m V, they are det(U V) U c V, where
+# Changes of larger matrices' cofactors. With x = U diag(s) V and t = U m V, they are det(U V) Ū c V̄, where
 #     c_ii = Σ_j m_jj ∏_{k≠i,j} s_k   and   c_ij = -m_ji ∏_{k≠i,j} s_k:
 # no division, so right at any rank. Their own changes are those of the block formula below.
 
@@ -334,13 +327,13 @@ def _cofactor_change_kernel(x: Array, t: Array) -> Array:
     u, s, v = np.linalg.svd(np.where(finite, x, 0))
     sign = np.sign(np.linalg.det(u) * np.linalg.det(v))[..., None, None]
     order = x.shape[-1]
-    apart: Any = 1 - np.eye(order, dtype=x.dtype)
+    apart: Any = 1 - np.eye(order, dtype=s.dtype)
     products = _others(np.where(apart, s[..., None, :], 1)) * apart
-    inside = np.swapaxes(u, -1, -2) @ t @ np.swapaxes(v, -1, -2)
+    inside = np.conjugate(np.swapaxes(u, -1, -2)) @ t @ np.conjugate(np.swapaxes(v, -1, -2))
     change = -products * np.swapaxes(inside, -1, -2)
     diagonal = np.arange(order)
     change[..., diagonal, diagonal] = (products @ np.diagonal(inside, axis1=-2, axis2=-1)[..., None])[..., 0]
-    return np.where(finite, sign * (u @ change @ v), np.nan).astype(x.dtype, copy=False)
+    return np.where(finite, sign * (np.conjugate(u) @ change @ np.conjugate(v)), np.nan).astype(x.dtype, copy=False)
 
 
 def _cofactors_by_blocks(x: Node) -> Node:
@@ -351,7 +344,7 @@ def _cofactors_by_blocks(x: Node) -> Node:
     det m · ([-m⁻¹r; 1] adj(s) [-b m⁻¹, 1] + det s · [m⁻¹, 0; 0, 0]): m is regular, and of s there are minors.
     """
     u, values, v = ops.svd.several(ops.detach(x))
-    y = ops.matrix_transpose(u) @ x @ ops.matrix_transpose(v)
+    y = ops.adjoint(u) @ x @ ops.adjoint(v)
     first, last = (None, -MINORS_UP_TO, None), (-MINORS_UP_TO, None, None)
     m, r, b, e = (ops.slice(y, index=("...", rows, columns)) for rows in (first, last) for columns in (first, last))
     lost = _lost(values, x.shape[-1] - MINORS_UP_TO)
@@ -364,7 +357,7 @@ def _cofactors_by_blocks(x: Node) -> Node:
     adjugate = left @ ops.matrix_transpose(ops.cofactor(s)) @ right + _scalar(ops.det(s)) * corner
     sign, size = ops.slogdet.several(m)
     scale = ops.det(u) * ops.det(v) * sign * ops.exp(size) * ops.where(ops.any(lost > 0.0, axis=-1), math.nan, 1.0)
-    return u @ (_scalar(scale) * ops.matrix_transpose(adjugate)) @ v
+    return conj(u) @ (_scalar(scale) * ops.matrix_transpose(adjugate)) @ conj(v)
 
 
 def _lost(values: Node, count: int) -> Node:
@@ -396,8 +389,8 @@ def _cofactor_change_forward(node: Node, tx: Node | None, tt: Node | None) -> No
 
 def _cofactor_change_reverse(node: Node, g: Node) -> tuple[Node | None, Node | None]:
     x, t = node.inputs
-    to_x, to_t = _second_change(x, t, g), ops.cofactor_change(x, g)
-    return unbroadcast(to_x, x.shape), unbroadcast(to_t, t.shape)
+    to_x, to_t = _second_change(x, t, conj(g)), ops.cofactor_change(x, conj(g))
+    return unbroadcast(to_x and conj(to_x), x.shape), unbroadcast(conj(to_t), t.shape)
 
 
 def _pair_shape(x: Shape, t: Shape) -> Shape:
@@ -505,24 +498,31 @@ slogdet = _on_squares(
 )
 
 
-def _logdet(x: Node) -> Node:
-    sign, size = ops.slogdet.several(x)
-    return size * ops.where(sign < 0, math.nan, 1.0)
+def _logdet(x: Array) -> Array:
+    sign, size = np.linalg.slogdet(x)
+    return np.asarray(np.log(sign) + size if x.dtype.kind == "c" else np.where(sign < 0, np.nan, size), x.dtype)
 
 
-logdet = composite(
+def _logdet_slope(out: Node, x: Node) -> Node:
+    """The inverse, transposed; NaN where the value is."""
+    slope = ops.matrix_transpose(ops.inv(x))
+    return slope if x.dtype.kind == "c" else ops.where(ops.isnan(out), math.nan, slope)
+
+
+logdet = _on_squares(
     "logdet",
-    "Logarithm of the determinant; NaN where that is negative.",
+    "Logarithm of the determinant; NaN where a real one is negative.",
     _logdet,
-    guard=small_enough,
-    family="linear algebra",
+    cost=1,
+    shape=_number_shape("logdet"),
+    derivative=by_slope(_logdet_slope, _last_two),
+    torch="logdet",
     samples=(
         Sample(([[2.0, 0.5, -0.3], [0.5, 1.0, 0.4], [-0.3, 0.7, 1.5]],)),
         Sample(([[[1.0, 2.0], [-3.0, 0.5]], [[-1.0, 0.5], [0.25, -2.0]]],)),
         Sample(((0, 0),)),
         Sample(((0, 2, 2),)),
     ),
-    refusals=NO_SQUARES,
 )
 
 
@@ -549,6 +549,7 @@ tensorinv = composite(
     "tensorinv",
     "Inverse of a tensor under tensordot: as a matrix, its first axes are rows, the others columns.",
     _tensorinv,
+    operands=ANY,
     attrs={"ind": attrs.integer("How many axes are the rows.", 2)},
     guard=_few_elements,
     family="linear algebra",

@@ -24,9 +24,9 @@ from engine import attrs
 from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Custom, Series, unbroadcast
 from engine.errors import InvalidGraph, LimitExceeded, ShapeMismatch
-from engine.families import REAL, X, aligned, batch_same, composite
+from engine.families import ANY, NUMERIC, aligned, batch_same, composite
 from engine.limits import Limits
-from engine.ops.linalg import NO_SQUARES, SQUARES, adjoint, order_of, small_enough
+from engine.ops.linalg import NO_SQUARES, SQUARES, order_of, small_enough
 from engine.types import Array, Shape, broadcast
 
 # matrix_power
@@ -51,7 +51,7 @@ matrix_power = composite(
     "matrix_power",
     "A square matrix times itself, n times; the identity for n = 0, powers of the inverse for negative n.",
     _matrix_power,
-    operands=REAL,
+    operands=NUMERIC,
     attrs={"n": attrs.integer("The exponent.")},
     guard=small_enough,
     family="linear algebra",
@@ -136,7 +136,7 @@ multi_dot = composite(
     "multi_dot",
     "Product of two or more matrices, in the order that costs least; the first and the last may be vectors.",
     _multi_dot,
-    operands=(Operand("xs", "iuf", variadic=True),),
+    operands=(Operand("xs", "iufc", variadic=True),),
     family="products",
     samples=(
         Sample(((2, 3), (3, 4))),
@@ -354,8 +354,8 @@ def _term_reverse(node: Node, g: Node) -> list[Node | None]:
     """⟨g, a word of A and Es around E⟩ = ⟨the word reversed, of adjoints, around g, E⟩."""
     parts, top = _parts(node), _top(node)
     zero = (0,) * len(top)
-    x = adjoint(node.inputs[0])
-    turned = [*_with([(adjoint(e), p) for e, p in parts], 0), (g, (*zero, 1))]
+    x = ops.adjoint(node.inputs[0])
+    turned = [*_with([(ops.adjoint(e), p) for e, p in parts], 0), (g, (*zero, 1))]
     found = []
     for operand, p in zip(node.inputs, (zero, *(p for _, p in parts)), strict=True):
         term = _term(x, turned, (*(most - a for most, a in zip(top, p, strict=True)), 1))
@@ -377,7 +377,7 @@ def _term_taylor(node: Node, order: int) -> Series:
 expm = define(
     "expm",
     "Exponential of a square matrix; NaN where it is too large for any digit to be right.",
-    operands=X,
+    operands=ANY,
     kernel=_expm,
     shape=_expm_shape,
     derivative=Custom(_term_forward, _term_reverse, _term_taylor),
@@ -471,7 +471,7 @@ def _term_scratch(out: Shape, *shapes: Shape, powers: Any, top: tuple[int, ...])
 expm_term = define(
     "expm_term",
     "Coefficient of t^top in exp(x + Σ t^p y), for one t or several: a derivative of expm along the matrices y.",
-    operands=(Operand("x"), Operand("ys", variadic=True)),
+    operands=(Operand("x", "biufc"), Operand("ys", "biufc", variadic=True)),
     attrs={
         "powers": attrs.nested_integers("For each y, the power p of each variable."),
         "top": attrs.integers("The power of each variable in the coefficient."),

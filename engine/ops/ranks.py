@@ -15,9 +15,9 @@ from engine import attrs
 from engine.core import Node, Refusal, Sample, ops
 from engine.derivative import Custom
 from engine.errors import ShapeMismatch
-from engine.families import X1X2, composite, span
+from engine.families import ANY, ANYS, composite, span
 from engine.ops.factorisations import NO_MATRICES, TALL, WIDE, factorisation, matrix_of, of_finite
-from engine.ops.linalg import adjoint, as_columns, small_enough
+from engine.ops.linalg import as_columns, small_enough
 from engine.types import Array, Shape
 
 RTOL = attrs.real(
@@ -57,19 +57,19 @@ def _leaves_columns(x: Node, p: Node, y: Node) -> Node:
 
 def _times_gram(y: Node, p: Node) -> Node:
     """y Pᴴ P, in the order that costs least."""
-    square = adjoint(p)
+    square = ops.adjoint(p)
     return y @ (square @ p) if p.shape[-1] <= p.shape[-2] else (y @ square) @ p
 
 
 def _gram_times(p: Node, y: Node) -> Node:
     """P Pᴴ y."""
-    square = adjoint(p)
+    square = ops.adjoint(p)
     return (p @ square) @ y if p.shape[-2] <= p.shape[-1] else p @ (square @ y)
 
 
 def _pinv_forward(node: Node, t: Node) -> Node:
     """−P t P + (1 − P A) tᴴ Pᴴ P + P Pᴴ tᴴ (1 − A P)."""
-    (x,), turned = node.inputs, adjoint(t)
+    (x,), turned = node.inputs, ops.adjoint(t)
     by_rows = _times_gram(_leaves_rows(x, node, turned), node)
     by_columns = _gram_times(node, _leaves_columns(x, node, turned))
     return by_rows + by_columns - node @ t @ node
@@ -83,7 +83,7 @@ pinv = factorisation(
     attrs={"rtol": RTOL},
     shape=_pinv_shape,
     # The rule is its own adjoint, but for the adjoints of what goes in and comes out.
-    derivative=Custom(_pinv_forward, lambda node, g: adjoint(_pinv_forward(node, adjoint(g)))),
+    derivative=Custom(_pinv_forward, lambda node, g: ops.adjoint(_pinv_forward(node, ops.adjoint(g)))),
     scratch=lambda out, x, **attrs: 4 * math.prod(x),
     torch="linalg_pinv",
     samples=(
@@ -91,6 +91,7 @@ pinv = factorisation(
         Sample((WIDE,), {"rtol": 1e-6}),
         Sample(([[2.0, 0.5, -0.3], [0.5, 1.0, 0.7], [-0.3, 0.4, -0.5]],)),
         Sample(([TALL, [[0.5, 1.0], [1.5, -0.5], [1.0, 0.25]]],)),
+        Sample(((4, 2),)),
         Sample(((1, 3),)),
         Sample(((3, 0),)),
         Sample(((0, 3, 2),)),
@@ -110,6 +111,7 @@ matrix_rank = composite(
     "matrix_rank",
     "How many singular values count as more than zero.",
     _rank,
+    operands=ANY,
     attrs={"rtol": RTOL},
     guard=small_enough,
     family="linear algebra",
@@ -125,9 +127,9 @@ matrix_rank = composite(
 
 
 def _cond(x: Node) -> Node:
-    _, rows, columns = matrix_of("condition_number", x.shape)
+    _, rows, columns = matrix_of("cond", x.shape)
     if not rows or not columns:
-        raise ShapeMismatch(f"condition_number of a matrix without elements: {list(x.shape)}")
+        raise ShapeMismatch(f"cond of a matrix without elements: {list(x.shape)}")
     values = ops.svdvals(x)
     return ops.slice(values, index=("...", 0)) / ops.slice(values, index=("...", -1))
 
@@ -136,6 +138,7 @@ condition_number = composite(
     "condition_number",
     "Condition number: the largest singular value over the least; infinite for a singular matrix.",
     _cond,
+    operands=ANY,
     guard=small_enough,
     family="linear algebra",
     samples=(Sample((TALL,)), Sample((WIDE,)), Sample(([TALL, [[0.5, 1.0], [1.5, -0.5], [1.0, 0.25]]],))),
@@ -160,7 +163,7 @@ lstsq = composite(
     "lstsq",
     "The shortest x for which x1 x is nearest x2, the squared distances, and the rank and singular values of x1.",
     _lstsq,
-    operands=X1X2,
+    operands=ANYS,
     attrs={"rtol": RTOL},
     results=("solution", "residuals", "rank", "singular_values"),
     inexact=True,
@@ -170,6 +173,7 @@ lstsq = composite(
         Sample((TALL, (3,))),
         Sample((TALL, (3, 2)), {"rtol": 1e-6}),
         Sample((WIDE, (2,))),
+        Sample(((4, 2), (4,))),
         Sample(([TALL, [[0.5, 1.0], [1.5, -0.5], [1.0, 0.25]]], (3,))),
         Sample(([TALL, [[0.5, 1.0], [1.5, -0.5], [1.0, 0.25]]], (2, 3, 2))),
         Sample(((3, 0), (3,))),

@@ -17,9 +17,9 @@ from engine import attrs
 from engine.core import Node, Refusal, Sample, define, ops
 from engine.derivative import Custom, Series, plus, unbroadcast
 from engine.errors import ShapeMismatch
-from engine.families import X1X2, aligned, composite
+from engine.families import ANY, ANYS, aligned, composite
 from engine.ops.factorisations import NO_MATRICES, factorisation, matrix_of, results_of
-from engine.ops.linalg import adjoint, as_columns, order_of, small_enough
+from engine.ops.linalg import as_columns, order_of, small_enough
 from engine.types import Array, Shape, broadcast
 
 LOOP_FROM = 64
@@ -111,8 +111,8 @@ def _forward(node: Node, ta: Node | None, tb: Node | None) -> Node:
 def _reverse(node: Node, g: Node) -> tuple[Node | None, Node | None]:
     """w = T⁻ᴴ g for b, −w xᴴ for T, and the same from the other side."""
     (a, b), left, upper = node.inputs, node.attrs["left"], node.attrs["upper"]
-    w = ops.solve_triangular(adjoint(a), _as_matrices(g, b, left), **node.attrs | {"upper": not upper})
-    x = adjoint(_as_matrices(node, b, left))
+    w = ops.solve_triangular(ops.adjoint(a), _as_matrices(g, b, left), **node.attrs | {"upper": not upper})
+    x = ops.adjoint(_as_matrices(node, b, left))
     to_a = unbroadcast(-_read(w @ x if left else x @ w, upper, node.attrs["unitriangular"]), a.shape)
     to_b = unbroadcast(w, _as_matrices(b, b, left).shape)
     return to_a, to_b and ops.reshape(to_b, shape=b.shape)
@@ -146,7 +146,7 @@ TRIANGLES = [TRIANGLE, [[1.0, 0.0, 0.5], [0.5, 2.0, -0.6], [0.7, 0.1, -1.0]]]
 solve_triangular = define(
     "solve_triangular",
     "The x with x1 x = x2, or x x1 = x2, for a triangular x1: as PyTorch's, and x2 may be a vector.",
-    operands=X1X2,
+    operands=ANYS,
     attrs={
         "upper": attrs.boolean("Whether x1 is upper triangular; else lower. The other triangle is not read."),
         "left": attrs.boolean("Whether x1 stands left of x; else right of it.", True),
@@ -172,6 +172,7 @@ solve_triangular = define(
         Sample((TRIANGLES, (2, 3, 2)), {"upper": False}),
         Sample((TRIANGLES, (2, 1, 4, 3)), {"upper": True, "left": False}),
         Sample((TRIANGLE, (2, 3, 2)), {"upper": True}),
+        Sample(((3, 3), (2, 3)), {"upper": False, "left": False, "unitriangular": True}),
         Sample(((0, 0), (0, 2)), {"upper": True}),
         Sample(((2, 2), (2, 0)), {"upper": False}),
         Sample(((0, 2, 2), (2, 1)), {"upper": False}),
@@ -196,7 +197,7 @@ def _cholesky_solve(b: Node, factor: Node, *, upper: bool) -> Node:
     order = order_of("cholesky_solve", factor.shape)
     if b.rank < 1 or b.shape[-2:][0] != order:
         raise ShapeMismatch(f"cholesky_solve with a factor of {order} rows, got a right-hand side {list(b.shape)}")
-    other = adjoint(factor)
+    other = ops.adjoint(factor)
     first, second = (other, factor) if upper else (factor, other)
     return ops.solve_triangular(second, ops.solve_triangular(first, b, upper=False), upper=True)
 
@@ -205,7 +206,7 @@ cholesky_solve = composite(
     "cholesky_solve",
     "The x with A x = x1, from the Cholesky factor x2 of A; x1 is a vector if it has one axis.",
     _cholesky_solve,
-    operands=X1X2,
+    operands=ANYS,
     attrs={"upper": UPPER},
     guard=small_enough,
     family="linear algebra",
@@ -228,13 +229,14 @@ def _cholesky_inverse(factor: Node, *, upper: bool) -> Node:
     order = order_of("cholesky_inverse", factor.shape)
     identity = ops.eye.on(factor.graph, n_rows=order, dtype=factor.dtype.name)
     inverse = ops.solve_triangular(factor, identity, upper=upper)
-    return inverse @ adjoint(inverse) if upper else adjoint(inverse) @ inverse
+    return inverse @ ops.adjoint(inverse) if upper else ops.adjoint(inverse) @ inverse
 
 
 cholesky_inverse = composite(
     "cholesky_inverse",
     "The inverse of a matrix from its Cholesky factor.",
     _cholesky_inverse,
+    operands=ANY,
     attrs={"upper": UPPER},
     inexact=True,
     guard=small_enough,
@@ -275,7 +277,7 @@ def _lu_forward(node: Node, t: Node) -> tuple[None, Node, Node]:
     p, lower, upper = results_of(node)
     least = lower.shape[-1]
     square, wide = _rows(lower, None, least), _columns(upper, None, least)
-    moved = adjoint(p) @ t
+    moved = ops.adjoint(p) @ t
     inside = _divided(_solved(square, _rows(_columns(moved, None, least), None, least)), wide)
     to_lower, to_upper = square @ ops.tril(inside, k=-1), ops.triu(inside) @ wide
     if lower.shape[-2] > least:
@@ -305,18 +307,18 @@ def _lu_reverse(node: Node, g: tuple[Node | None, Node | None, Node | None]) -> 
     to_lower, to_upper = g[1] and _rows(g[1], None, least), g[2] and _columns(g[2], None, least)
     rest: Node | None = None
     if lower.shape[-2] > least and g[1] is not None:
-        rest = ops.solve_triangular(adjoint(wide), _rows(g[1], least, None), upper=False, left=False)
-        to_upper = plus(to_upper, -(adjoint(_rows(lower, least, None)) @ rest))
+        rest = ops.solve_triangular(ops.adjoint(wide), _rows(g[1], least, None), upper=False, left=False)
+        to_upper = plus(to_upper, -(ops.adjoint(_rows(lower, least, None)) @ rest))
     if upper.shape[-1] > least and g[2] is not None:
-        rest = ops.solve_triangular(adjoint(square), _columns(g[2], least, None), upper=True, unitriangular=True)
-        to_lower = plus(to_lower, -(rest @ adjoint(_columns(upper, least, None))))
+        rest = ops.solve_triangular(ops.adjoint(square), _columns(g[2], least, None), upper=True, unitriangular=True)
+        to_lower = plus(to_lower, -(rest @ ops.adjoint(_columns(upper, least, None))))
     inside = plus(
-        to_lower and ops.tril(adjoint(square) @ to_lower, k=-1), to_upper and ops.triu(to_upper @ adjoint(wide))
+        to_lower and ops.tril(ops.adjoint(square) @ to_lower, k=-1), to_upper and ops.triu(to_upper @ ops.adjoint(wide))
     )
     if inside is None:
         return [None]
-    back = ops.solve_triangular(adjoint(square), inside, upper=True, unitriangular=True)
-    back = ops.solve_triangular(adjoint(wide), back, upper=False, left=False)
+    back = ops.solve_triangular(ops.adjoint(square), inside, upper=True, unitriangular=True)
+    back = ops.solve_triangular(ops.adjoint(wide), back, upper=False, left=False)
     return [p @ _beside(back, rest, node.inputs[0])]
 
 
@@ -338,6 +340,7 @@ lu = factorisation(
     cost=1,
     results=("P", "L", "U"),
     shape=_lu_shape,
+    holomorphic=True,
     derivative=Custom(_lu_forward, _lu_reverse),
     torch="linalg_lu",
     scratch=lambda out, x: 2 * math.prod(x) + x[-2] ** 2,
@@ -346,6 +349,7 @@ lu = factorisation(
         Sample(([[0.3, 0.5], [-2.0, 1.0], [0.4, -1.6]],)),
         Sample(([[0.3, -2.0, 0.4], [1.5, 1.0, -0.6]],)),
         Sample(([TRIANGLE, [[0.5, 1.0, 2.0], [1.5, -0.5, 0.1], [1.0, 0.25, 3.0]]],)),
+        Sample(((2, 3, 3),)),
         Sample(((1, 3),)),
         Sample(((3, 1),)),
         Sample(((3, 0),)),

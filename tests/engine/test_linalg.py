@@ -63,6 +63,13 @@ def _eigh(a: Any) -> tuple[Any, Any]:
     return values, signed(vectors)
 
 
+def _eigvals(a: Any) -> list[Any]:
+    """In the order that LAPACK has them in, for the matrices below: that is no function of the values."""
+    found = list(mp.eig(a, left=False, right=False))
+    order = np.linalg.eigvals(np.array(a.tolist(), float))
+    return [min(found, key=lambda each: abs(complex(each) - value)) for value in order]
+
+
 def _svd(a: Any) -> tuple[Any, Any, Any]:
     return mp.svd_r(a)  # type: ignore[no-any-return]
 
@@ -78,6 +85,8 @@ SIGNS = "diag(sign(diagonal(r)))"
 ONE = {"A": A}, {"A": B}
 TWO = {"A": SPREAD}, {"A": SYMMETRIC}
 THREE = {"A": TALL}, {"A": TALL_TURN}
+TURNING = {"C": np.array([[0.5, 2.0, 0.1], [-1.0, 0.3, 0.4], [0.2, -0.3, 1.5]])}, {"C": B}
+"""A pair of complex eigenvalues."""
 SERIES: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "inv(A)": (ONE, lambda a: a**-1),
     "solve(A, [1.0, 2.0, 3.0])": (ONE, lambda a: mp.lu_solve(a, mp.matrix([1, 2, 3]))),
@@ -94,6 +103,8 @@ SERIES: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "eigvalsh(A)": (TWO, lambda a: mp.matrix(_eigh(a)[0])),
     "eigh(A).eigenvalues": (TWO, lambda a: mp.matrix(_eigh(a)[0])),
     "v = eigh(A).eigenvectors; v * sign(v[:1, :])": (TWO, lambda a: _eigh(a)[1]),
+    "real(eigvals(A))": (ONE, lambda a: mp.matrix([mp.re(each) for each in _eigvals(a)])),
+    "imag(eigvals(C))": (TURNING, lambda a: mp.matrix([mp.im(each) for each in _eigvals(a)])),
     "svdvals(A)": (THREE, lambda a: mp.matrix(_svd(a)[1])),
     "u = svd(A, full_matrices=false).U; u * sign(u[:1, :])": (THREE, lambda a: signed(_svd(a)[0])),
     "v = svd(A, full_matrices=false).Vh; v * sign(v[:, :1])": (THREE, lambda a: signed(_svd(a)[2].T).T),
@@ -106,7 +117,7 @@ SERIES: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 def test_series_against_divided_differences(text: str) -> None:
     """Every coefficient, to 1e-12 of the largest element of its own order."""
     (at, along), f = SERIES[text]
-    expected = series(lambda t: entries(f(matrix(at["A"]) + t * matrix(along["A"]))))
+    expected = series(lambda t: entries(f(matrix(*at.values()) + t * matrix(*along.values()))))
     (found,) = ask("taylor", text, at, direction=along, order=ORDER)["coefficients"].values()
     for k, row in enumerate(expected):
         scale = max(abs(each) for each in row)
@@ -126,6 +137,8 @@ ALONG_A_CURVE = {
     "solve_triangular": f"solve_triangular({CURVE}, t * B, upper=true)",
     "slogdet": f"slogdet({CURVE}).logabsdet",
     "eigh": f"w, v = eigh({CURVE}); v * w",
+    "eigvals": f"real(eigvals({CURVE}))",
+    "eig": f"w, v = eig({CURVE}); real(v * w)",
     "svd": f"u, s, vh = svd({CURVE}); u * s + vh",
     "qr": f"q, r = qr({CURVE}); q + r",
     "lu": f"p, l, u = lu({CURVE}); l + u",
@@ -187,7 +200,16 @@ def test_full_vectors_that_go_with_no_value_have_no_derivative() -> None:
     assert np.isnan(gradient).all()
 
 
-NOT_FINITE = ("svd(A).S", "svdvals(A)", "pinv(A)", "eigvalsh(A)", "eigh(A).eigenvalues", "cholesky(A)")
+NOT_FINITE = (
+    "eig(A).eigenvalues",
+    "eigvals(A)",
+    "svd(A).S",
+    "svdvals(A)",
+    "pinv(A)",
+    "eigvalsh(A)",
+    "eigh(A).eigenvalues",
+    "cholesky(A)",
+)
 SPREADS = ("inv(A)", "solve(A, A)", "det(A)", "expm(A)", "qr(A).Q", "lu(A).U", "matrix_power(A, 3)")
 
 
@@ -215,6 +237,24 @@ def test_large_triangles_are_solved(upper: bool, shapes: Any) -> None:
     found = ask("value", f"solve_triangular(a, b, upper={str(upper).lower()})", {"a": a, "b": b})["values"]["out"]
     expected = np.linalg.solve(part, b if b.ndim > 1 else b[:, None])
     assert_close(found, expected if b.ndim > 1 else expected[:, 0], 1e-12, "solution")
+
+
+@pytest.mark.parametrize("a", [[[1.0, 2.0], [0.0, 3.0]], [[0.0, 2.0], [-1.0, 0.5]], [[2.0, 1.0], [1.0, 2.0]]])
+def test_vectors_of_general_matrices_have_a_phase_of_their_own(a: Any) -> None:
+    """Length 1, and the largest element real and positive, the first of them in a tie."""
+    found = ask("value", "w, v = eig(A)", {"A": a}, outputs=["w", "v"])["values"]
+    w, v = found["w"], found["v"]
+    assert_close(a @ v, v * w, 1e-14, "A V")
+    assert_close(np.linalg.norm(v, axis=0), np.ones(2), 1e-14, "lengths")
+    lead = v[(np.abs(v) > np.abs(v).max(axis=0) - 1e-9).argmax(axis=0), [0, 1]]
+    assert np.all(lead.imag == 0)
+    assert np.all(lead.real > 0)
+
+
+def test_values_of_a_matrix_without_a_basis_of_vectors_have_no_derivative() -> None:
+    """A Jordan block: values move like a root."""
+    found = ask("grad", "y = real(sum(exp(eigvals(A))))", {"A": [[1.0, 1.0], [0.0, 1.0]]})["gradients"]["A"]
+    assert np.isnan(found).all()
 
 
 EXPONENTIALS = {

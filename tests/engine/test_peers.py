@@ -60,7 +60,12 @@ TWO = ((2, 3), (2, 3))
 SPREAD = ((2, 1), (1, 3))
 MATRIX = ((3, 3),)
 IMAGE = ((1, 2, 6, 6),)
-REAL_ONLY = ("cholesky(x @ matrix_transpose(x))", "eigvalsh(x + matrix_transpose(x))", "silu(x)")
+REAL_ONLY = (
+    "cholesky(x @ matrix_transpose(x))",
+    "cholesky_inverse(tril(x))",
+    "eigvalsh(x + matrix_transpose(x))",
+    "silu(x)",
+)
 """Pairs that mean something else of complex numbers, or that PyTorch does not differentiate there."""
 SIGNS = torch.tensor([1, -1, 1])
 
@@ -266,6 +271,8 @@ PAIRS = [
         "cholesky_solve(x, tril(y))", lambda x, y: torch.cholesky_solve(x, y.tril()), POSITIVE, shapes=((3, 2), (3, 3))
     ),
     Pair("cholesky_inverse(tril(x))", lambda x: torch.cholesky_inverse(x.tril()), POSITIVE, shapes=MATRIX),
+    Pair("real(sum(exp(eigvals(x))))", lambda x: torch.linalg.eigvals(x).exp().sum().real, shapes=MATRIX),
+    Pair("w, v = eig(x); real((v * sin(w)) @ inv(v))", lambda x: sin_by_eig(*torch.linalg.eig(x)).real, shapes=MATRIX),
     Pair("lu(x).L", lambda x: torch.linalg.lu(x)[1], shapes=((4, 3),)),
     Pair("lu(x).U", lambda x: torch.linalg.lu(x)[2], shapes=((3, 4),)),
     Pair("lstsq(x, y).solution", lambda x, y: torch.linalg.lstsq(x, y).solution, shapes=((4, 2), (4, 3))),
@@ -458,7 +465,14 @@ def sin_by_eigh(values: Any, vectors: Any) -> Any:
     return (vectors * values.sin()) @ vectors.mH
 
 
+def sin_by_eig(values: Any, vectors: Any) -> Any:
+    return (vectors * values.sin()) @ torch.linalg.inv(vectors)
+
+
 COMPLEX_PAIRS = [
+    Pair("sum(exp(eigvals(x)))", lambda x: torch.linalg.eigvals(x).exp().sum(), shapes=MATRIX),
+    Pair("w, v = eig(x); (v * sin(w)) @ inv(v)", lambda x: sin_by_eig(*torch.linalg.eig(x)), shapes=MATRIX),
+    Pair("logdet(x)", torch.logdet, shapes=MATRIX),
     Pair("conj(x) * x", lambda x: x.conj() * x),
     Pair("real(x)", torch.real),
     Pair("imag(x)", torch.imag),
