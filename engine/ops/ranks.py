@@ -7,6 +7,7 @@ rank changes the pseudo-inverse jumps, and has none.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from engine.derivative import Custom
 from engine.errors import ShapeMismatch
 from engine.families import ANY, ANYS, composite, span
 from engine.ops.factorisations import NO_MATRICES, TALL, WIDE, factorisation, matrix_of, of_finite
-from engine.ops.linalg import as_columns, small_enough
+from engine.ops.linalg import as_columns, order_of, small_enough
+from engine.ops.spreads import MATRIX_ORDER
 from engine.types import Array, Shape
 
 RTOL = attrs.real(
@@ -126,23 +128,39 @@ matrix_rank = composite(
 )
 
 
-def _cond(x: Node) -> Node:
-    _, rows, columns = matrix_of("cond", x.shape)
+def _condition_number(x: Node, *, p: str | float) -> Node:
+    _, rows, columns = matrix_of("condition_number", x.shape)
     if not rows or not columns:
-        raise ShapeMismatch(f"cond of a matrix without elements: {list(x.shape)}")
-    values = ops.svdvals(x)
-    return ops.slice(values, index=("...", 0)) / ops.slice(values, index=("...", -1))
+        raise ShapeMismatch(f"condition_number of a matrix without elements: {list(x.shape)}")
+    if p in (2, -2):
+        return ops.matrix_norm(x, ord=p) / ops.matrix_norm(x, ord=-float(p))
+    order_of("condition_number", x.shape)
+    return ops.matrix_norm(x, ord=p) * ops.matrix_norm(ops.inv(x), ord=p)
 
 
 condition_number = composite(
     "condition_number",
-    "Condition number: the largest singular value over the least; infinite for a singular matrix.",
-    _cond,
+    "A norm of a matrix times that of its inverse; for p = 2 the largest singular value over the least, of any matrix.",
+    _condition_number,
     operands=ANY,
+    attrs={"p": replace(MATRIX_ORDER, default=2.0)},
     guard=small_enough,
+    inexact=True,
     family="linear algebra",
-    samples=(Sample((TALL,)), Sample((WIDE,)), Sample(([TALL, [[0.5, 1.0], [1.5, -0.5], [1.0, 0.25]]],))),
-    refusals=(*NO_MATRICES, Refusal(((0, 3),), {}, "shape_mismatch")),
+    torch="linalg_cond",
+    samples=(
+        Sample((TALL,)),
+        Sample((WIDE,), {"p": -2}),
+        Sample(([TALL, [[0.5, 1.0], [1.5, -0.5], [1.0, 0.25]]],)),
+        *[Sample(([[2.0, 0.5], [-0.4, 1.0]],), {"p": p}) for p in ("fro", "nuc", 1, -1, "Infinity", "-Infinity")],
+    ),
+    refusals=(
+        *NO_MATRICES,
+        Refusal(((0, 3),), {}, "shape_mismatch"),
+        Refusal(((2, 3),), {"p": "fro"}, "shape_mismatch"),
+        Refusal(([[1.0, 2.0], [2.0, 4.0]],), {"p": 1}, "singular_matrix"),
+        Refusal(((2, 2),), {"p": 3}, "invalid_graph"),
+    ),
 )
 
 
