@@ -39,6 +39,7 @@ from engine.errors import (
 )
 from engine.execute import run
 from engine.limits import Limits
+from engine.optimise import optimised
 from engine.plan import Plan, make_plan
 from engine.program import Built, Program, build, read_ref, to_program
 from engine.tensors import Tensor
@@ -73,6 +74,12 @@ class Question:
     ones: bool = False
     """Whether an output without a cotangent gets ones."""
     nan_policy: str = "ieee"
+    optimise: bool = True
+    """Never under nan_policy "raise", which is to name the first posted node that gave a NaN."""
+
+    @property
+    def is_optimised(self) -> bool:
+        return self.optimise and self.nan_policy != "raise"
 
 
 class Answer(NamedTuple):
@@ -100,6 +107,8 @@ class Compiled:
     """The nodes of the derivative, by names that are fit for outputs."""
     results: Sequence[Node]
     plan: Plan
+    nodes_removed: int
+    """How many fewer nodes run than the graph and its derivative have."""
 
     @property
     def answer_bytes(self) -> int:
@@ -149,6 +158,7 @@ def compile_question(question: Question, limits: Limits, tick: Callable[[], None
     scene = Scene(question, Graph(limits=limits, tick=tick, masked=question.nan_policy == "mask"))
     answer = with_axes(CALLS[question.call](scene), scene)
     scene.graph.origin = None
+    answer = scene.lean(answer)
     leaves: list[Node] = []
 
     def place(node: Node) -> Place:
@@ -157,7 +167,7 @@ def compile_question(question: Question, limits: Limits, tick: Callable[[], None
 
     tree = map_tree(answer.plain | answer.derived, place)
     names = _output_names(answer.derived, set(scene.built.inputs))
-    return Compiled(question, scene.built, tree, names, leaves, make_plan(leaves))
+    return Compiled(question, scene.built, tree, names, leaves, make_plan(leaves), max(scene.removed, 0))
 
 
 def map_tree(tree: Tree, leaf: Callable[[Any], Any]) -> Tree:
@@ -203,6 +213,9 @@ class Scene:
         self.built = build(question.program, specs, graph, marks)
         self.outputs = self._find_outputs()
         self.wrt = self._find_wrt()
+        self.removed = 0
+        """How many nodes optimising took away."""
+        self._make_safe()
         self.batched: dict[Node, Node] = {
             self.built.inputs[name]: graph.input(name, question.inputs[name].spec) for name in question.batch
         }
@@ -240,6 +253,27 @@ class Scene:
                 pointer=pointer,
             )
         return node
+
+    def _make_safe(self) -> None:
+        """Optimise what is to be differentiated."""
+        names, marks = list(self.outputs), list(self.wrt)
+        found = iter(self._optimised([*self.outputs.values(), *self.wrt.values()], "before"))
+        self.outputs = dict(zip(names, found, strict=False))
+        self.wrt = dict(zip(marks, found, strict=True))
+
+    def lean(self, answer: Answer) -> Answer:
+        """The answer, optimised."""
+        trees = [answer.plain, answer.derived]
+        found = iter(self._optimised([node for _, node in _leaves(trees, ())], "after"))
+        plain, derived = map_tree(trees, lambda node: next(found))
+        return Answer(plain, derived)
+
+    def _optimised(self, nodes: list[Node], stage: str) -> list[Node]:
+        if not self.question.is_optimised or not nodes:
+            return nodes
+        found = optimised(nodes, stage)
+        self.removed += found.removed
+        return found.nodes
 
     @property
     def differentiable(self) -> dict[str, Node]:

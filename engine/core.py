@@ -220,12 +220,27 @@ class Graph:
         self, op: Op, inputs: tuple[Node, ...], attrs: Attrs, *, tag: Hashable = None, weak: bool = False
     ) -> Node:
         """The node for this op on these inputs, new or found. A `tag` keeps equal nodes apart on purpose."""
+        return self._interned_as(op, inputs, attrs, None, tag, weak)
+
+    def again(self, node: Node, inputs: tuple[Node, ...], *, tag: Hashable = None) -> Node:
+        """The op of `node` on other inputs of the same specs."""
+        return self._interned_as(node.op, inputs, node.attrs, node.specs, tag, node.weak)
+
+    def _interned_as(
+        self,
+        op: Op,
+        inputs: tuple[Node, ...],
+        attrs: Attrs,
+        specs: tuple[Spec, ...] | None,
+        tag: Hashable,
+        weak: bool,
+    ) -> Node:
         # repr tells 1 from 1.0 and 0.0 from -0.0, which are equal as values and not as attributes.
         key = (op, inputs, repr(attrs) if attrs else "", weak, tag)
         node = self._interned.get(key)
         if node is None:
-            specs = op.infer(inputs, attrs)
-            node = self._interned[key] = self._append(op, inputs, attrs, specs, weak, None)
+            known = op.infer(inputs, attrs) if specs is None else specs
+            node = self._interned[key] = self._append(op, inputs, attrs, known, weak, None)
         return node
 
     def _append(

@@ -21,6 +21,7 @@ def describe(compiled: Compiled, *, nodes: bool = False) -> dict[str, Any]:
         "outputs": {name: _spec(node.spec) for name, node in built.outputs.items()},
         "flops": compiled.plan.flops,
         "peak_bytes": compiled.plan.peak_bytes,
+        "nodes_removed": compiled.nodes_removed,
     }
     return described | ({"nodes": list(_nodes(compiled))} if nodes else {})
 
@@ -38,6 +39,7 @@ def describe_program(program: Program) -> dict[str, Any]:
         "ops": dict(sorted(counts.items())),
         "flops": None,
         "peak_bytes": None,
+        "nodes_removed": None,
     }
 
 

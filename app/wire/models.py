@@ -284,6 +284,8 @@ class GraphOut(Model):
     ops: dict[str, int]
     flops: int | None
     peak_bytes: int | None
+    nodes_removed: int | None
+    """How many fewer nodes run than the graph and its derivative have: what the optimiser took away."""
     nodes: list[NodeOut] | None = None
     """With include: ["nodes"], in topological order."""
 
