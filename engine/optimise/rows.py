@@ -101,13 +101,8 @@ reshape(reshape(x, shape=s), shape=t)            => reshape(x, shape=t)         
 permute_dims(permute_dims(x, axes=p), axes=q)    => permute_dims(x, axes=after(p, q))  # one permutation
 permute_dims(x, axes=p)                          => reshape(x, shape=permuted(x, p))  # order is kept
     if moves_only_ones(x, p)
-broadcast_to(broadcast_to(x, shape=s), shape=t)  => broadcast_to(x, shape=t)         # the last shape counts
 broadcast_to(x, shape=s)                         => reshape(x, shape=s)              # nothing is stretched
     if has_size(x, s)
-broadcast_to(reshape(x, shape=s), shape=t)       => broadcast_to(x, shape=t)         # broadcasting adds them
-    if adds_leading_ones(x, s)
-reshape(broadcast_to(x, shape=s), shape=t)       => broadcast_to(reshape(x, shape=placed(x, s, t)), shape=t)  # smaller
-    if differ_by_ones(s, t)
 reshape(sum(x, axis=a), shape=s)                 => sum(x, axis=a, keepdims=true)    # sum can keep them
     if is_kept_shape(x, a, s)
 reshape(sum(x, axis=a, keepdims=true), shape=s)  => sum(x, axis=a)                   # sum can drop them
@@ -125,6 +120,15 @@ slice(x, index=i)                                => reshape(x, shape=indexed(x, 
 slice(unslice(x, shape=s, index=i), index=i)     => x                                # what was put there
 permute_dims(matmul(permute_dims(x, axes=p), permute_dims(y, axes=p)), axes=p) => matmul(y, x)  # (xᵀyᵀ)ᵀ = yx
     if exchanges_last_two(p)
+"""
+
+# The adjoint of stretching is a sum: merged before, it would be taken in another order, and round otherwise.
+STRETCHES = """
+broadcast_to(broadcast_to(x, shape=s), shape=t) => broadcast_to(x, shape=t)  # the last shape counts
+broadcast_to(reshape(x, shape=s), shape=t)      => broadcast_to(x, shape=t)  # broadcasting adds them
+    if adds_leading_ones(x, s)
+reshape(broadcast_to(x, shape=s), shape=t)      => broadcast_to(reshape(x, shape=placed(x, s, t)), shape=t)  # smaller
+    if differ_by_ones(s, t)
 """
 
 LEAN = """
@@ -165,6 +169,7 @@ BEFORE: list[Row] = [*read_rows(SAFE, "f"), *_BOTH]
 AFTER: list[Row] = [
     *read_rows(NO_LONGER_DIFFERENTIATED, ANY),
     *_BOTH,
+    *read_rows(STRETCHES, ANY),
     *read_rows(BRANCHES, ANY),
     *read_rows(LEAN, "f"),
 ]

@@ -95,6 +95,16 @@ def test_derivatives_are_as_declared(case: Case) -> None:
     properties.derivatives_are_as_declared(case)
 
 
+@every_case
+def test_optimised_agrees_with_plain(case: Case) -> None:
+    properties.optimised_agrees_with_plain(case)
+
+
+@every_moving_case
+def test_optimised_agrees_with_plain_in_single_precision(case: Case) -> None:
+    properties.optimised_agrees_with_plain(case.of("float32"))
+
+
 # Complex operands
 
 
@@ -130,6 +140,11 @@ def test_property_of_complex_derivatives(case: Case, holds: Callable[[Case], Non
     """Directions have random phases, so real and imaginary parts move apart."""
     if not (case.op.family == SHAPERS and holds is properties.forward_agrees_with_differences):
         holds(case)
+
+
+@every_complex_case
+def test_optimised_agrees_with_plain_for_complex_numbers(case: Case) -> None:
+    properties.optimised_agrees_with_plain(case)
 
 
 # Text, JSON, plans

@@ -162,6 +162,27 @@ def test_second_orders_agree(drawn: tuple[dict[str, Any], dict[str, Any]]) -> No
 
 
 @random_graphs
+@given(graphs())
+def test_optimised_graphs_agree_with_plain_ones(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    graph, inputs = drawn
+    graph = scalar_of(graph)
+    t = directions(inputs, 1)
+    for call, seeds in (("grad", {}), ("jvp", {"tangents": t}), ("hvp", {"vectors": t}), ("taylor", {"direction": t})):
+        more: dict[str, Any] = {"order": 4} if call == "taylor" else {}
+        found, expected = (ask(call, graph, inputs, optimise=each, **seeds, **more) for each in (True, False))
+        assert_close_trees(found, expected, call)
+
+
+def assert_close_trees(found: Any, expected: Any, what: str) -> None:
+    if isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for name, each in expected.items():
+            assert_close_trees(found[name], each, f"{what} {name}")
+    else:
+        assert_close(found, expected, 1e-12, what)
+
+
+@random_graphs
 @given(graphs(), st.randoms(use_true_random=False))
 def test_the_order_of_nodes_does_not_matter(drawn: tuple[dict[str, Any], dict[str, Any]], random: Any) -> None:
     graph, inputs = drawn

@@ -62,6 +62,16 @@ def assert_same_bits(found: Any, expected: Any, what: str) -> None:
         assert same, f"{what}: {found!r}, expected {expected!r}"
 
 
+def are_near(found: Any, expected: Any, ulps: int = 2) -> Any:
+    """Where two arrays differ by no more than some units in the last place; all NaN are alike."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    if expected.dtype.kind not in "fc":
+        return found == expected
+    with np.errstate(all="ignore"):
+        gap = np.abs(found - expected) <= ulps * np.spacing(np.abs(expected))
+    return gap | (found == expected) | (np.isnan(found) & np.isnan(expected))
+
+
 def inner(u: Array, v: Array) -> float:
     """The real inner product: of complex numbers, that of their real and imaginary parts."""
     return float(np.vdot(np.asarray(u, np.result_type(u, float)), np.asarray(v, np.result_type(v, float))).real)
