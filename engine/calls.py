@@ -104,7 +104,7 @@ class Compiled:
     tree: Tree
     """The answer, with a Place at each leaf."""
     derivative: Mapping[str, Node]
-    """The nodes of the derivative, by names that are fit for outputs."""
+    """The nodes of the derivative, by names that are fit for outputs: such as can be differentiated again."""
     results: Sequence[Node]
     plan: Plan
     nodes_removed: int
@@ -158,6 +158,7 @@ def compile_question(question: Question, limits: Limits, tick: Callable[[], None
     scene = Scene(question, Graph(limits=limits, tick=tick, masked=question.nan_policy == "mask"))
     answer = with_axes(CALLS[question.call](scene), scene)
     scene.graph.origin = None
+    names = _output_names(answer.derived, set(scene.built.inputs))
     answer = scene.lean(answer)
     leaves: list[Node] = []
 
@@ -166,7 +167,6 @@ def compile_question(question: Question, limits: Limits, tick: Callable[[], None
         return Place(len(leaves) - 1)
 
     tree = map_tree(answer.plain | answer.derived, place)
-    names = _output_names(answer.derived, set(scene.built.inputs))
     return Compiled(question, scene.built, tree, names, leaves, make_plan(leaves), max(scene.removed, 0))
 
 

@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from engine import attrs
@@ -43,8 +43,8 @@ def contracted(terms: Sequence[Term], out: Labels) -> Node:
     kept = tuple(label for label in out if sizes[label] != 1)
     rest = [_without_ones(_on_diagonals(term)) for term in terms]
     rest = [_summed(term, kept, rest[:at] + rest[at + 1 :]) for at, term in enumerate(rest)]
-    while len(rest) > 1:
-        a, b = min(itertools.combinations(rest, 2), key=lambda pair: _growth(pair, kept, rest))
+    for one, other in _order(rest, kept):
+        a, b = rest[one], rest[other]
         others = _others(rest, (a, b))
         rest = [*others, _paired(a, b, _union(others, kept), kept)]
     return ops.reshape(rest[0].with_axes(kept).x, shape=tuple(sizes[label] for label in out))
@@ -103,16 +103,109 @@ def _others(terms: Sequence[Term], pair: Sequence[Term]) -> list[Term]:
     return [term for term in terms if all(term is not each for each in pair)]
 
 
-def _growth(pair: tuple[Term, Term], kept: Labels, terms: Sequence[Term]) -> tuple[int, int]:
-    """What contracting a pair adds to the elements held, then what it costs: the greedy choice is the least.
+# In which order: groups of terms are sets of bits, and so are labels.
 
-    It is opt_einsum's (Smith and Gray, 2018).
-    """
-    a, b = pair
-    sizes = dict(zip(a.labels, a.x.shape, strict=True)) | dict(zip(b.labels, b.x.shape, strict=True))
-    needed = _union(_others(terms, pair), kept)
-    result = math.prod(size for label, size in sizes.items() if label in needed)
-    return result - a.x.size - b.x.size, math.prod(sizes.values())
+MOST_EXACTLY = 8
+"""Terms up to which the cheapest order is found; 3ⁿ pairs of groups are looked at for it."""
+
+
+def _order(terms: Sequence[Term], kept: Labels) -> Iterator[tuple[int, int]]:
+    """Which two of the terms that are left to contract, each time; what that makes comes last among them."""
+    if len(terms) <= 2:
+        yield from [(0, 1)] * (len(terms) - 1)
+        return
+    costs = _Costs(terms, kept)
+    splits = _best_splits(costs) if len(terms) <= MOST_EXACTLY else _greedy_splits(costs)
+    left = [1 << at for at in range(len(terms))]
+    for whole in sorted(splits, key=int.bit_count):
+        pair = splits[whole]
+        yield left.index(pair[0]), left.index(pair[1])
+        left = [each for each in left if each not in pair] + [whole]
+
+
+class _Costs:
+    """What contracting two groups of terms costs, once each is one term."""
+
+    def __init__(self, terms: Sequence[Term], kept: Labels) -> None:
+        sizes = {label: size for term in terms for label, size in zip(term.labels, term.x.shape, strict=True)}
+        bits = {label: 1 << at for at, label in enumerate(sizes)}
+        self.count = len(terms)
+        self._sizes = list(sizes.values())
+        self._known: dict[int, int] = {}
+        self._inside = [0]
+        for term in terms:
+            own = sum(bits[label] for label in set(term.labels))
+            self._inside += [each | own for each in self._inside]
+        self._kept = sum(bits[label] for label in kept)
+
+    def left(self, group: int) -> int:
+        """The labels of a group that the result or another term asks for."""
+        others = self._inside[len(self._inside) - 1 ^ group]
+        return self._inside[group] & (self._kept | others)
+
+    def of(self, one: int, other: int) -> int:
+        """Multiplications."""
+        return self.elements(self.left(one) | self.left(other))
+
+    def elements(self, labels: int) -> int:
+        if labels not in self._known:
+            self._known[labels] = math.prod(size for at, size in enumerate(self._sizes) if labels >> at & 1)
+        return self._known[labels]
+
+
+def _best_splits(costs: _Costs) -> dict[int, tuple[int, int]]:
+    """For each group on the way to all terms, the two that it is made of: the cheapest, of all ways to part it."""
+    least: dict[int, int] = {1 << at: 0 for at in range(costs.count)}
+    parted: dict[int, tuple[int, int]] = {}
+    whole = (1 << costs.count) - 1
+    for group in range(1, whole + 1):
+        for one, other in _partings(group):
+            cost = least[one] + least[other] + costs.of(one, other)
+            if group not in least or cost < least[group]:
+                least[group], parted[group] = cost, (one, other)
+    return _reached(whole, parted)
+
+
+def _partings(group: int) -> Iterator[tuple[int, int]]:
+    """Every way to part a group in two, the one with the first term first."""
+    first = group & -group
+    rest = group ^ first
+    others = rest
+    while others:
+        yield group ^ others, others
+        others = (others - 1) & rest
+
+
+def _reached(whole: int, parted: dict[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+    """Of all partings, those that the whole is made by."""
+    used: dict[int, tuple[int, int]] = {}
+    waiting = [whole]
+    while waiting:
+        group = waiting.pop()
+        if group in parted:
+            used[group] = parted[group]
+            waiting += parted[group]
+    return used
+
+
+def _greedy_splits(costs: _Costs) -> dict[int, tuple[int, int]]:
+    """The same by always taking the pair that adds least to the elements held (Smith and Gray, opt_einsum, 2018)."""
+    left = [1 << at for at in range(costs.count)]
+    used: dict[int, tuple[int, int]] = {}
+
+    def growth(pair: tuple[int, int]) -> tuple[int, int]:
+        one, other = pair
+        held = costs.elements(costs.left(one)) + costs.elements(costs.left(other))
+        return costs.elements(costs.left(one | other)) - held, costs.of(one, other)
+
+    while len(left) > 1:
+        pair = min(itertools.combinations(left, 2), key=growth)
+        left = [each for each in left if each not in pair] + [pair[0] | pair[1]]
+        used[pair[0] | pair[1]] = pair
+    return used
+
+
+# Pairs
 
 
 def _paired(a: Term, b: Term, needed: set[Hashable], kept: Labels) -> Term:

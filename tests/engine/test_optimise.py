@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import pytest
 from engine.calls import CALLS
 from engine.core import CONSTANT, INPUT, Graph, Node, ops
 from engine.limits import Limits
+from engine.ops import contracting
 from engine.optimise import optimised, patterns, rewriting, rules
 from engine.optimise.rewriting import STAGES
 from engine.optimise.rows import AFTER, BEFORE, read_rows
@@ -185,7 +187,7 @@ def is_safe_form(fixture: Fixture) -> bool:
 
 
 def is_improved(old: float, new: float, truth: Any, dtype: Any) -> bool:
-    """Whether the new number is no further from the truth, to 2 ulp of it or of 1; where there is none, 0·∞ became 0."""
+    """Whether the new number is no further from the truth, to 2 ulp of it or of 1. Where there is none, NaN went."""
     if mpmath.isnan(truth):
         return np.isnan(old) and not np.isnan(new)
     if mpmath.isinf(truth) or abs(truth) > np.finfo(dtype).max:
@@ -309,6 +311,15 @@ def test_what_is_differentiated_by_stays() -> None:
     assert [float(row["value"]) for row in second] == [12.0, 12.0]
 
 
+def test_a_derivative_graph_is_one_that_can_be_differentiated() -> None:
+    """It holds what shapes gradients, though the run needs it no more."""
+    compiled = compiled_question("grad", "sum(x * detach(x) * sqrt(square(x)))", {"x": np.array([2.0])})
+    ops_run = {step.node.op.name for chunk in compiled.plan.chunks for step in chunk}
+    kept = {statement.op.name for statement in compiled.derivative_program().statements}
+    assert {"detach", "sqrt"}.isdisjoint(ops_run)
+    assert {"detach", "sqrt"} <= kept
+
+
 def test_under_raise_the_posted_graph_runs() -> None:
     """The first node that gave an infinity is named, though a safe form would have given none."""
     with pytest.raises(Exception, match="exp gave") as caught:
@@ -383,3 +394,44 @@ def _arrays(tree: Any) -> Iterator[tuple[str, Any]]:
             yield from _arrays(each)
         elif isinstance(each, np.ndarray):
             yield str(name), each
+
+
+# The order of a contraction
+
+
+def chained(sizes: list[int], most_exactly: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The product of a chain of matrices, as one einsum."""
+    monkeypatch.setattr(contracting, "MOST_EXACTLY", most_exactly)
+    letters = "abcdefghi"[: len(sizes)]
+    terms = ",".join(map("".join, itertools.pairwise(letters)))
+    rng = np.random.default_rng(0)
+    inputs = {f"x{at}": rng.normal(size=shape) for at, shape in enumerate(itertools.pairwise(sizes))}
+    compiled = compiled_question("value", f'einsum("{terms}->{letters[0]}{letters[-1]}", {", ".join(inputs)})', inputs)
+    found = compiled.run(compiled.bind())["values"]["out"]
+    assert_close(found, np.linalg.multi_dot(list(inputs.values())), 1e-12, terms)
+    return compiled.plan
+
+
+def test_a_chain_of_matrices_is_contracted_in_the_cheapest_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """15,125 multiplications: Cormen, Leiserson, Rivest and Stein, Introduction to Algorithms, section 15.2."""
+    assert chained([30, 35, 15, 5, 10, 20, 25], 8, monkeypatch).flops == 2 * 15_125
+
+
+def test_of_many_factors_a_good_order_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    best, greedy = (chained([5, 40, 3, 30, 2, 50, 7, 20, 9], most, monkeypatch).flops for most in (8, 2))
+    assert best <= greedy <= 2 * best
+
+
+def test_an_order_is_found_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight factors, the most that an einsum takes, each way to part a group is looked at once."""
+    looked_at = 0
+    plain = contracting._Costs.of
+
+    def counted(costs: Any, one: int, other: int) -> int:
+        nonlocal looked_at
+        looked_at += 1
+        return plain(costs, one, other)
+
+    monkeypatch.setattr(contracting._Costs, "of", counted)
+    chained([2] * 9, 8, monkeypatch)
+    assert looked_at == (3**8 - 2**9 + 1) // 2
