@@ -159,7 +159,7 @@ def compile_question(question: Question, limits: Limits, tick: Callable[[], None
     answer = with_axes(CALLS[question.call](scene), scene)
     scene.graph.origin = None
     names = _output_names(answer.derived, set(scene.built.inputs))
-    answer = scene.lean(answer)
+    answer, live = scene.lean(answer)
     leaves: list[Node] = []
 
     def place(node: Node) -> Place:
@@ -167,7 +167,7 @@ def compile_question(question: Question, limits: Limits, tick: Callable[[], None
         return Place(len(leaves) - 1)
 
     tree = map_tree(answer.plain | answer.derived, place)
-    return Compiled(question, scene.built, tree, names, leaves, make_plan(leaves), max(scene.removed, 0))
+    return Compiled(question, scene.built, tree, names, leaves, make_plan(leaves, live), max(scene.removed, 0))
 
 
 def map_tree(tree: Tree, leaf: Callable[[Any], Any]) -> Tree:
@@ -257,23 +257,25 @@ class Scene:
     def _make_safe(self) -> None:
         """Optimise what is to be differentiated."""
         names, marks = list(self.outputs), list(self.wrt)
-        found = iter(self._optimised([*self.outputs.values(), *self.wrt.values()], "before"))
+        nodes, _ = self._optimised([*self.outputs.values(), *self.wrt.values()], "before")
+        found = iter(nodes)
         self.outputs = dict(zip(names, found, strict=False))
         self.wrt = dict(zip(marks, found, strict=True))
 
-    def lean(self, answer: Answer) -> Answer:
-        """The answer, optimised."""
+    def lean(self, answer: Answer) -> tuple[Answer, list[Node] | None]:
+        """The answer, optimised, and what it needs, in the order in which to compute it."""
         trees = [answer.plain, answer.derived]
-        found = iter(self._optimised([node for _, node in _leaves(trees, ())], "after"))
+        nodes, live = self._optimised([node for _, node in _leaves(trees, ())], "after")
+        found = iter(nodes)
         plain, derived = map_tree(trees, lambda node: next(found))
-        return Answer(plain, derived)
+        return Answer(plain, derived), live
 
-    def _optimised(self, nodes: list[Node], stage: str) -> list[Node]:
+    def _optimised(self, nodes: list[Node], stage: str) -> tuple[list[Node], list[Node] | None]:
         if not self.question.is_optimised or not nodes:
-            return nodes
+            return nodes, None
         found = optimised(nodes, stage)
         self.removed += found.removed
-        return found.nodes
+        return found.nodes, found.live
 
     @property
     def differentiable(self) -> dict[str, Node]:

@@ -57,11 +57,14 @@ class Plan:
     peak_bytes: int
 
 
-def make_plan(results: Sequence[Node]) -> Plan:
-    """The plan that computes `results`. Raises LimitExceeded when its peak is over the graph's limit."""
+def make_plan(results: Sequence[Node], live: Sequence[Node] | None = None) -> Plan:
+    """The plan that computes `results`; `live` are the nodes that they need, in the order in which to do so.
+
+    Raises LimitExceeded when its peak is over the graph's limit.
+    """
     if not results:
         return Plan((), (), (), (), 0, 0)
-    live = results[0].graph.live(results)
+    live = results[0].graph.live(results) if live is None else live
     place = {node: at for at, node in enumerate(live)}
     buffers = _Buffers(live, results)
     steps = [_step(node, place, buffers) for node in live if node.op is not INPUT and node.op is not CONSTANT]

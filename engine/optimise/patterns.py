@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import engine.ops  # noqa: F401  (rows name its ops)
 from engine.core import CONSTANT, Graph, Node, Op, ops
@@ -26,9 +26,18 @@ from engine.optimise import conditions
 from engine.text.lexer import Source, tokens_of
 from engine.text.parser import Call, Literal, Name, Parser, Tree
 
-Settle: TypeAlias = Callable[[Node], Node]
-"""Rewrites a new node until no rule concerns it."""
-Rewrite: TypeAlias = Callable[[Node, Settle], "Node | None"]
+
+class Sweep(Protocol):
+    """What a rewrite may ask of the sweep that it is part of."""
+
+    def settle(self, node: Node) -> Node:
+        """A new node, rewritten until nothing concerns it any more."""
+
+    def is_used_once(self, node: Node) -> bool:
+        """Whether a node is needed for one thing only."""
+
+
+Rewrite: TypeAlias = Callable[[Node, Sweep], "Node | None"]
 """What takes the place of a node; None where nothing does."""
 Bound: TypeAlias = dict[str, Any]
 """Nodes and attributes by the names that they have in a row."""
@@ -90,6 +99,8 @@ class Row:
     conditions: tuple[Computed, ...]
     kinds: str
     """The kinds of dtype of the results that it is right for."""
+    is_thrifty: bool
+    """Whether it is for saving a node: then not where what is inside the pattern is needed elsewhere as well."""
 
     def rewrites(self, op: Op, below: Sequence[Op]) -> Iterator[Rewrite]:
         """What to try on a node of `op` whose first operands are of the ops `below`."""
@@ -97,14 +108,22 @@ class Row:
             if variant.op is op and all(map(_may_match, variant.parts, below)):
                 yield partial(self._rewrite, variant)
 
-    def _rewrite(self, variant: Made, node: Node, settle: Settle) -> Node | None:
+    def _rewrite(self, variant: Made, node: Node, sweep: Sweep) -> Node | None:
         bound: Bound = {}
         if node.dtype.kind not in self.kinds or not _matches(variant, node, bound):
             return None
         if not all(condition.of(bound) for condition in self.conditions):
             return None
-        found: Node = _built(self.replacement, bound, node.graph, settle)
+        if self.is_thrifty and isinstance(self.replacement, Made) and not _goes(variant, node, sweep):
+            return None
+        found: Node = _built(self.replacement, bound, node.graph, sweep)
         return found
+
+
+def _goes(part: Made, node: Node, sweep: Sweep) -> bool:
+    """Whether nothing else needs the nodes that matched the parts of `part`."""
+    inner = [(each, x) for each, x in zip(part.parts, node.inputs, strict=True) if isinstance(each, Made)]
+    return all(sweep.is_used_once(x) and _goes(each, x, sweep) for each, x in inner)
 
 
 def _may_match(part: Part, op: Op) -> bool:
@@ -153,7 +172,7 @@ def _is_number(node: Node, number: float) -> bool:
 # Replacing
 
 
-def _built(part: Part, bound: Bound, graph: Graph, settle: Settle) -> Any:
+def _built(part: Part, bound: Bound, graph: Graph, sweep: Sweep) -> Any:
     """The node, number or attribute that a part of a replacement says."""
     if isinstance(part, Some):
         return bound[part.name]
@@ -161,28 +180,36 @@ def _built(part: Part, bound: Bound, graph: Graph, settle: Settle) -> Any:
         return part.value
     if isinstance(part, Computed):
         return part.of(bound)
-    operands = [_built(each, bound, graph, settle) for each in part.parts]
-    operands = [settle(each) if isinstance(each, Node) else each for each in operands]
-    attrs = {name: _built(each, bound, graph, settle) for name, each in part.attrs}
+    operands = [_built(each, bound, graph, sweep) for each in part.parts]
+    operands = [sweep.settle(each) if isinstance(each, Node) else each for each in operands]
+    attrs = {name: _built(each, bound, graph, sweep) for name, each in part.attrs}
     return part.op.on(graph, *operands, **attrs)
 
 
 # Reading
 
 
-def read_rows(table: str, kinds: str) -> list[Row]:
+def read_rows(table: str, kinds: str, *, is_thrifty: bool = False) -> list[Row]:
     """The rows of a table. Raises ValueError, and what the parser raises, where one is misspelled."""
-    return [_read_row(text, kinds) for text in re.split(r"\n(?!\s)", table.strip())]
+    return [_read_row(text, kinds, is_thrifty) for text in re.split(r"\n(?!\s)", table.strip())]
 
 
-def _read_row(text: str, kinds: str) -> Row:
+def _read_row(text: str, kinds: str, is_thrifty: bool) -> Row:
     found = _ROW.fullmatch(text)
     if found is None:
         raise ValueError(f"no row of rewrites: {text!r}")
     before, after, meaning, conditions = found.groups()
     (pattern,), (replacement,) = _trees(before), _trees(after)
     tests = tuple(_computed(tree) for tree in _trees(conditions)) if conditions else ()
-    return Row(f"{before} => {after}", meaning, tuple(_variants(pattern)), _replacement(replacement), tests, kinds)
+    return Row(
+        f"{before} => {after}",
+        meaning,
+        tuple(_variants(pattern)),
+        _replacement(replacement),
+        tests,
+        kinds,
+        is_thrifty,
+    )
 
 
 def _trees(text: str) -> list[Tree]:

@@ -6,7 +6,9 @@ is none, so a sweep costs little more than walking the graph.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from engine.core import Node, Op, ops
@@ -29,10 +31,13 @@ _worth_trying: dict[str, dict[tuple[Op, ...], tuple[Rewrite, ...]]] = {stage: {}
 
 
 class Optimised(NamedTuple):
-    """Nodes in the place of others, and how many fewer are computed for them."""
+    """Nodes in the place of others."""
 
     nodes: list[Node]
+    live: list[Node]
+    """What they need, themselves included, in an order that keeps to that of the nodes that were there before."""
     removed: int
+    """How many fewer nodes are computed."""
 
 
 def optimised(roots: Sequence[Node], stage: str) -> Optimised:
@@ -40,12 +45,13 @@ def optimised(roots: Sequence[Node], stage: str) -> Optimised:
     graph = roots[0].graph
     live = graph.live(roots)
     if len(graph) + 2 * len(live) > graph.limits.expanded_nodes:
-        return Optimised(list(roots), 0)
-    known = _Sweep(stage).over(live)
-    if not known:
-        return Optimised(list(roots), 0)
-    found = [known.get(root, root) for root in roots]
-    return Optimised(found, _computed(live) - _computed(graph.live(found)))
+        return Optimised(list(roots), live, 0)
+    sweep = _Sweep(stage, live, roots)
+    found = sweep.over()
+    if not sweep.known:
+        return Optimised(found, live, 0)
+    lean = graph.live(found)
+    return Optimised(found, sweep.in_order(lean), _computed(live) - _computed(lean))
 
 
 def _computed(live: Sequence[Node]) -> int:
@@ -53,44 +59,75 @@ def _computed(live: Sequence[Node]) -> int:
 
 
 class _Sweep:
-    """One walk over a graph."""
+    """One walk over a graph. `known` says what stands for a node, where that is another one."""
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, live: Sequence[Node], roots: Sequence[Node]) -> None:
+        self.known: dict[Node, Node] = {}
         self._stage = stage
         self._rewrites = _worth_trying[stage]
+        self._live = live
+        self._roots = roots
+        self._instead_of: dict[Node, list[Node]] = {}
+        self._at = 0
+        self._first_needed: dict[Node, int] = {}
 
-    def over(self, live: Sequence[Node]) -> dict[Node, Node]:
-        """What stands for each node for which another one does."""
-        graph = live[0].graph
-        known: dict[Node, Node] = {}
-        for at, node in enumerate(live):
+    def over(self) -> list[Node]:
+        """What computes the roots."""
+        graph, known = self._live[0].graph, self.known
+        for at, node in enumerate(self._live):
             if graph.tick is not None and at % TICK_NODES == 0:
                 graph.tick()
             graph.origin = node.origin
+            self._at = at
             again = node
             for x in node.inputs:
                 if x in known:
                     again = _on_others(node, tuple([known.get(x, x) for x in node.inputs]))
                     break
-            if self._rewrites_of(again):
-                again = self.settle(again)
+            again = self._settled(again)
             if again is not node:
                 known[node] = again
+                self._first_needed.setdefault(again, at)
+                self._instead_of.setdefault(again, []).append(node)
         graph.origin = None
-        return known
+        return [known.get(root, root) for root in self._roots]
+
+    def in_order(self, live: Sequence[Node]) -> list[Node]:
+        """Nodes in the order in which the graph before the sweep needed them, or what they stand for.
+
+        By index, all that is new would come last, and what it is computed from would be held until then.
+        """
+        places = self._first_needed | {node: at for at, node in enumerate(self._live) if node not in self._first_needed}
+        for node in live:
+            places[node] = max([places.get(node, 0), *[places[x] for x in node.inputs]])
+        return sorted(live, key=places.__getitem__)
+
+    def is_used_once(self, node: Node) -> bool:
+        """Whether a node, with all that it stands for, is one operand of one node that was there before the sweep."""
+        return sum(self._uses[each] for each in (node, *self._instead_of.get(node, ()))) <= 1
+
+    @cached_property
+    def _uses(self) -> Counter[Node]:
+        return Counter([*self._roots, *(x for node in self._live for x in node.inputs)])
 
     def settle(self, node: Node) -> Node:
         """`node`, rewritten until nothing concerns it any more."""
+        self._first_needed.setdefault(node, self._at)
+        return self._settled(node)
+
+    def _settled(self, node: Node) -> Node:
         for _ in range(MOST_REWRITES):
-            found = self._once(node)
+            rewrites = self._rewrites_of(node)
+            found = self._once(node, rewrites) if rewrites else None
             if found is None:
                 break
+            self._first_needed.setdefault(found, self._at)
             node = found
         return node
 
-    def _once(self, node: Node) -> Node | None:
-        for rewrite in self._rewrites_of(node):
-            found = rewrite(node, self.settle)
+    def _once(self, node: Node, rewrites: Sequence[Rewrite]) -> Node | None:
+        for rewrite in rewrites:
+            found = rewrite(node, self)
             if found is not None:
                 found = _in_place_of(node, found)
                 if found is not None and found is not node:

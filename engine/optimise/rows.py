@@ -160,7 +160,7 @@ grad_clip(x, min=s, max=t) => x  # shapes gradients, not values
 """
 
 _BOTH = [
-    *read_rows(IDENTITIES, "f"),
+    *read_rows(IDENTITIES, "f", is_thrifty=True),
     *read_rows(WHOLE, "iu"),
     *read_rows(SELECTION, ANY),
     *read_rows(STRUCTURE, ANY),

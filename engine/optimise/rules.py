@@ -12,7 +12,7 @@ import numpy as np
 from engine.core import CONSTANT, RESULT, Node, Op, ops
 from engine.errors import EngineError
 from engine.families import batch_aligned, broadcast_shape
-from engine.optimise.patterns import Rewrite, Settle
+from engine.optimise.patterns import Rewrite, Sweep
 from engine.plan import flops_of
 from engine.types import Array, drop_axes
 
@@ -43,7 +43,7 @@ def _is_foldable(op: Op, below: Sequence[Op]) -> bool:
     return bool(below) and not kept and all(each is CONSTANT for each in below)
 
 
-def _fold(node: Node, settle: Settle) -> Node | None:
+def _fold(node: Node, sweep: Sweep) -> Node | None:
     if node.size > FOLDED_ELEMENTS or any(x.value is None for x in node.inputs) or flops_of(node) > FOLDED_FLOPS:
         return None
     value = _computed(node)
@@ -68,13 +68,13 @@ def _is_elementwise(op: Op, below: Sequence[Op]) -> bool:
     return op.batch is batch_aligned and any(each in (ops.broadcast_to, ops.reshape) for each in below)
 
 
-def _on_fewer(node: Node, settle: Settle) -> Node | None:
+def _on_fewer(node: Node, sweep: Sweep) -> Node | None:
     """An elementwise op stretches its operands itself; what it makes of stretched ones alone is stretched, too."""
     several = len(node.inputs) > 1
     if several and node.op.shape is not broadcast_shape:
         return None
     bare = tuple(_unstretched(x, several) for x in node.inputs)
-    return None if bare == node.inputs else settle(node.graph.intern(node.op, bare, node.attrs, weak=node.weak))
+    return None if bare == node.inputs else sweep.settle(node.graph.intern(node.op, bare, node.attrs, weak=node.weak))
 
 
 def _unstretched(node: Node, several: bool) -> Node:
@@ -93,7 +93,7 @@ def _is_reduced_stretch(op: Op, below: Sequence[Op]) -> bool:
     return op in (ops.sum, ops.mean) and below[0] is ops.broadcast_to
 
 
-def _reduce_stretch(node: Node, settle: Settle) -> Node | None:
+def _reduce_stretch(node: Node, sweep: Sweep) -> Node | None:
     """The sum of equal terms is a product with their number; their mean is any of them."""
     stretched = node.inputs[0]
     x, axis, keepdims = stretched.inputs[0], node.attrs["axis"], node.attrs["keepdims"]
@@ -103,11 +103,11 @@ def _reduce_stretch(node: Node, settle: Settle) -> Node | None:
     if not equal or node.dtype != x.dtype or x.dtype.kind != "f":
         return None
     rest = tuple(at - lead for at in axis if at >= lead and at not in equal)
-    folded = settle(node.op(x, **node.attrs | {"axis": rest, "keepdims": True})) if rest else x
+    folded = sweep.settle(node.op(x, **node.attrs | {"axis": rest, "keepdims": True})) if rest else x
     kept = drop_axes(folded.shape, [at - lead for at in axis if at >= lead], keepdims=keepdims)
-    folded = settle(ops.reshape(folded, shape=kept))
+    folded = sweep.settle(ops.reshape(folded, shape=kept))
     count = math.prod(stretched.shape[at] for at in equal)
-    return settle(folded * float(count)) if node.op is ops.sum else folded
+    return sweep.settle(folded * float(count)) if node.op is ops.sum else folded
 
 
 # Parts of what was joined
@@ -117,7 +117,7 @@ def _is_part_of_joined(op: Op, below: Sequence[Op]) -> bool:
     return op is ops.slice and below[0] is ops.concat
 
 
-def _from_one_piece(node: Node, settle: Settle) -> Node | None:
+def _from_one_piece(node: Node, sweep: Sweep) -> Node | None:
     """A part of arrays that were joined, where it lies in one of them."""
     joined = node.inputs[0]
     axis = joined.attrs["axis"]

@@ -123,8 +123,8 @@ def test_every_row_and_rule_has_a_fixture(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def _noting(rewrite: Any, done: set[Any]) -> Any:
-    def noted(row: Any, variant: Any, node: Node, settle: Any) -> Node | None:
-        found: Node | None = rewrite(row, variant, node, settle)
+    def noted(row: Any, variant: Any, node: Node, sweep: Any) -> Node | None:
+        found: Node | None = rewrite(row, variant, node, sweep)
         if found is not None:
             done.add(row.text)
         return found
@@ -133,8 +133,8 @@ def _noting(rewrite: Any, done: set[Any]) -> Any:
 
 
 def _watched(rule: rules.Rule, done: set[Any]) -> rules.Rule:
-    def rewrite(node: Node, settle: Any) -> Node | None:
-        found = rule.rewrite(node, settle)
+    def rewrite(node: Node, sweep: Any) -> Node | None:
+        found = rule.rewrite(node, sweep)
         if found is not None:
             done.add(rule.meaning)
         return found
@@ -145,6 +145,13 @@ def _watched(rule: rules.Rule, done: set[Any]) -> rules.Rule:
 def _marked(graph: Graph) -> Node:
     specs = {"x": Spec((3,), np.dtype(float))}
     return build(parse("y = sin(x); z = cos(y)", LIMITS), specs, graph, ["y"]).outputs["z"]
+
+
+def test_what_saves_nothing_is_left_alone() -> None:
+    """-y + z is z - y, but not where -y is needed all the same: y would be held for longer."""
+    for text, steps in (("z - (-sin(y))", 2), ("n = -sin(y); a = n + z; a * n", 4)):
+        compiled = compiled_question("value", text, {"y": np.ones(3), "z": np.ones(3)})
+        assert [len(chunk) for chunk in compiled.plan.chunks] == [steps]
 
 
 def test_no_row_is_there_twice() -> None:
