@@ -214,7 +214,7 @@ def _read_row(text: str, kinds: str, is_thrifty: bool) -> Row:
 
 def _trees(text: str) -> list[Tree]:
     source = Source.of(text)
-    (line,) = Parser(source, tokens_of(source, Limits())).lines()
+    _, (line,) = Parser(source, tokens_of(source, Limits())).lines()
     return [item.tree for item in line.items]
 
 

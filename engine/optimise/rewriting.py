@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from engine.bodies import Body
 from engine.core import Node, Op, ops
 from engine.optimise import rows, rules
 from engine.optimise.patterns import Rewrite, Row
@@ -44,14 +45,14 @@ def optimised(roots: Sequence[Node], stage: str) -> Optimised:
     """Nodes that compute what `roots` do. A graph near its limit of nodes is left as it is."""
     graph = roots[0].graph
     live = graph.live(roots)
-    if len(graph) + 2 * len(live) > graph.limits.expanded_nodes:
+    if graph.emitted[0] + 2 * len(live) > graph.limits.expanded_nodes:
         return Optimised(list(roots), live, 0)
     sweep = _Sweep(stage, live, roots)
     found = sweep.over()
     if not sweep.known:
         return Optimised(found, live, 0)
     lean = graph.live(found)
-    return Optimised(found, sweep.in_order(lean), _computed(live) - _computed(lean))
+    return Optimised(found, sweep.in_order(lean), sweep.removed_within + _computed(live) - _computed(lean))
 
 
 def _computed(live: Sequence[Node]) -> int:
@@ -63,6 +64,8 @@ class _Sweep:
 
     def __init__(self, stage: str, live: Sequence[Node], roots: Sequence[Node]) -> None:
         self.known: dict[Node, Node] = {}
+        self.removed_within = 0
+        """Nodes taken away from the bodies of loops and branches."""
         self._stage = stage
         self._rewrites = _worth_trying[stage]
         self._live = live
@@ -84,13 +87,23 @@ class _Sweep:
                 if x in known:
                     again = _on_others(node, tuple([known.get(x, x) for x in node.inputs]))
                     break
-            again = self._settled(again)
+            again = self._settled(self._with_lean_bodies(again) if node.op.steers else again)
             if again is not node:
                 known[node] = again
                 self._first_needed.setdefault(again, at)
                 self._instead_of.setdefault(again, []).append(node)
         graph.origin = None
         return [known.get(root, root) for root in self._roots]
+
+    def _with_lean_bodies(self, node: Node) -> Node:
+        """A loop or a branch on the same operands, with what it runs optimised."""
+        bodies = {name: each for name, each in node.attrs.items() if isinstance(each, Body) and each.outputs}
+        lean = {name: optimised(each.outputs, self._stage) for name, each in bodies.items()}
+        if not any(each.removed or tuple(each.nodes) != bodies[name].outputs for name, each in lean.items()):
+            return node
+        self.removed_within += sum(each.removed for each in lean.values())
+        attrs = {name: Body(body.graph, body.inputs, lean[name].nodes) for name, body in bodies.items()}
+        return node.graph.intern(node.op, node.inputs, node.attrs | attrs, weak=node.weak)
 
     def in_order(self, live: Sequence[Node]) -> list[Node]:
         """Nodes in the order in which the graph before the sweep needed them, or what they stand for.

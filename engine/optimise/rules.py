@@ -38,8 +38,8 @@ class Rule:
 
 
 def _is_foldable(op: Op, below: Sequence[Op]) -> bool:
-    """Not what is several results, a mark, or a stretched number, which takes no memory as it is."""
-    kept = op.results or op in (RESULT, ops.positive, ops.broadcast_to)
+    """Not what is several results, a loop, a mark, or a stretched number, which takes no memory as it is."""
+    kept = op.has_several or op.steers or op in (RESULT, ops.positive, ops.broadcast_to)
     return bool(below) and not kept and all(each is CONSTANT for each in below)
 
 

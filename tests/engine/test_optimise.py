@@ -334,6 +334,21 @@ def test_under_raise_the_posted_graph_runs() -> None:
     assert caught.value.node == "e"  # type: ignore[attr-defined]
 
 
+LOOP = "step(h) = h + 0 * 1 + x * log(1 / (1 + exp(-h * 1)))\nlast = scan(step, h, length=5)\nsum(last)"
+
+
+def test_bodies_of_loops_are_optimised() -> None:
+    """Safe forms hold within a loop as without, for values and gradients, and are counted."""
+    inputs = {"x": np.array([1.0, 1.0]), "h": np.array([-2000.0, 0.5])}
+    plain, lean = (compiled_question("grad", LOOP, inputs, optimise=each) for each in (False, True))
+    assert lean.nodes_removed > 4
+    found, expected = lean.run(lean.bind()), plain.run(plain.bind())
+    for name in inputs:
+        assert np.isfinite(found["gradients"][name]).all()
+        assert not np.isfinite(expected["gradients"][name][0])
+        assert_close(found["gradients"][name][1], expected["gradients"][name][1], 1e-14, name)
+
+
 def test_masked_products_stay_masked() -> None:
     text = "sum(where(x > 0, sqrt(x), 0))"
     for call in ("grad", "hvp"):
