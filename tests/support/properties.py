@@ -310,7 +310,10 @@ def derivatives_are_as_declared(case: Case) -> None:
 
 
 def optimised_agrees_with_plain(case: Case) -> None:
-    """Value, tangent, gradient and second order move by 2 ulp at most, optimised afterwards or before as well."""
+    """Value, tangent, gradient and second order move by 2 ulp at most, optimised afterwards or before as well.
+
+    In single precision they may move further towards what double precision gives.
+    """
     plain, safe = Derived(case), Derived(case)
     safe.results = tuple(optimised(safe.results, "before").nodes)
     expected = plain.numbers(_everything(plain))
@@ -318,8 +321,16 @@ def optimised_agrees_with_plain(case: Case) -> None:
         nodes = _everything(scene)
         lean = optimised(nodes, "after").nodes
         assert_specs(lean, nodes, "what is optimised")
-        for node, a, b in zip(nodes, scene.numbers(lean), expected, strict=True):
-            assert are_near(a, b).all(), f"{node}: {a}, expected {b}"
+        for at, (a, b) in enumerate(zip(scene.numbers(lean), expected, strict=True)):
+            if not are_near(a, b).all():
+                assert case.dtype == "float32", f"{nodes[at]}: {a}, expected {b}"
+                truth = _in_double_precision(case, scene)[at]
+                assert (are_near(a, b) | (np.abs(a - truth) <= np.abs(b - truth))).all(), f"{a}, not {b}, for {truth}"
+
+
+def _in_double_precision(case: Case, scene: Derived) -> list[Array]:
+    wide = Derived(case.of("float64"))
+    return wide.numbers(_everything(wide), as_before(scene.arrays, wide.arrays))
 
 
 def _everything(scene: Derived) -> list[Node]:
