@@ -73,8 +73,8 @@ BOUNDS = [
     Bound(
         "peak_bytes",
         10_000,
-        {"expression": "sum(ones([100]) * x)", **X},
-        {"expression": "sum(exp(ones([2000]) * x))", **X},
+        {"expression": "sum(arange(100) * x)", **X},
+        {"expression": "sum(exp(arange(2000) * x))", **X},
     ),
     Bound(
         "taylor_order",
