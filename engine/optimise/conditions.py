@@ -13,6 +13,9 @@ from engine.core import Node, ops
 from engine.families import count_along
 from engine.types import DTYPES, Shape, drop_axes
 
+LONG = 1 << 10
+"""Elements from which the arithmetic of a node counts more than the call."""
+
 # Constants
 
 
@@ -134,6 +137,11 @@ def exchanges_last_two(p: Sequence[int]) -> bool:
 
 def are_matrices(x: Node, y: Node) -> bool:
     return x.rank > 1 and y.rank > 1
+
+
+def is_long(x: Node) -> bool:
+    """Whether running a node on it takes longer than rewriting what comes after."""
+    return x.size >= LONG
 
 
 # Reductions

@@ -133,6 +133,8 @@ reshape(broadcast_to(x, shape=s), shape=t)      => broadcast_to(reshape(x, shape
 
 LEAN = """
 x * x                       => square(x)                           # one operand; as a product its series is shorter
+    if is_long(x)
+sqrt(x * x)                 => abs(x)                              # no overflow; its slope at 0 is another
 x ** 2                      => square(x)                           # no power
 x ** 3                      => x * square(x)                       # no power
 x ** -1                     => reciprocal(x)                       # no power

@@ -28,6 +28,7 @@ from tests.support.numeric import are_near, assert_close, assert_same_bits
 
 NAMES = {
     **dict.fromkeys("xyz", ((2, 3), "float64")),
+    "L": ((40, 40), "float64"),
     **dict.fromkeys("uv", ((3,), "float64")),
     **dict.fromkeys("st", ((), "float64")),
     **dict.fromkeys("AB", ((3, 3), "float64")),
