@@ -121,7 +121,11 @@ PHASES = ("svd", "eigh")
 
 COMPLEX = [case.of("complex128") for case in CASES if takes_complex(case) and case.op.name not in PHASES]
 COMPLEX_MOVING = [case for case in COMPLEX if case.moving]
-OF_COMPLEX = (properties.batch_agrees_with_a_loop, properties.value_is_as_declared)
+OF_COMPLEX = (
+    properties.batch_agrees_with_a_loop,
+    properties.value_is_as_declared,
+    properties.optimised_agrees_with_plain,
+)
 
 
 def name_of(each: Any) -> str:
@@ -140,11 +144,6 @@ def test_property_of_complex_derivatives(case: Case, holds: Callable[[Case], Non
     """Directions have random phases, so real and imaginary parts move apart."""
     if not (case.op.family == SHAPERS and holds is properties.forward_agrees_with_differences):
         holds(case)
-
-
-@every_complex_case
-def test_optimised_agrees_with_plain_for_complex_numbers(case: Case) -> None:
-    properties.optimised_agrees_with_plain(case)
 
 
 # Text, JSON, plans
