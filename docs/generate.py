@@ -19,6 +19,7 @@ from app.settings import Settings
 from engine.core import Op, ops
 from engine.describe import describe_op
 from engine.limits import Limits
+from engine.warnings import CODES as WARNINGS
 
 HERE = Path(__file__).parent
 
@@ -54,6 +55,11 @@ def reference() -> str:
             "and, where there are any, `node`, `limit`, `line` and `column`. `GET /errors` lists the codes, too.",
             "",
             table(("code", "status", "meaning"), ((f"`{code}`", row.status, row.title) for code, row in CODES.items())),
+            "## Warning codes",
+            "",
+            "An answer that is right may have `warnings`: a list of `code`, `detail` and `node`.",
+            "",
+            table(("code", "meaning"), ((f"`{code}`", meaning) for code, meaning in WARNINGS.items())),
         ]
     )
 

@@ -37,7 +37,7 @@ from engine.errors import (
     UnknownName,
     pointer_to,
 )
-from engine.execute import run
+from engine.execute import refuse_non_finite, run
 from engine.limits import Limits
 from engine.optimise import optimised
 from engine.plan import Plan, make_plan
@@ -49,6 +49,7 @@ from engine.transforms.paths import unholomorphic
 from engine.transforms.reverse import reverse
 from engine.transforms.taylor import taylor
 from engine.types import Array, Dtype, Spec, is_inexact
+from engine.warnings import Notice
 
 Tree: TypeAlias = Any
 """Dicts and lists, with nodes, places or arrays at the leaves."""
@@ -107,8 +108,10 @@ class Compiled:
     """The nodes of the derivative, by names that are fit for outputs: such as can be differentiated again."""
     results: Sequence[Node]
     plan: Plan
-    nodes_removed: int
+    nodes_removed: int = 0
     """How many fewer nodes run than the graph and its derivative have."""
+    alarms: Mapping[Node, Notice] = field(default_factory=dict)
+    """What rules have to say where a node turns out true (engine.blame)."""
 
     @property
     def answer_bytes(self) -> int:
@@ -118,7 +121,8 @@ class Compiled:
     def run(self, tensors: Mapping[str, Array], tick: Callable[[], None] | None = None) -> Tree:
         """The answer, with arrays at its leaves. `tensors` as `bind` gives them. Raises what kernels refuse."""
         try:
-            results = run(self.plan, tensors, tick, raise_non_finite=self.question.nan_policy == "raise")
+            watch = refuse_non_finite if self.question.nan_policy == "raise" else None
+            results = run(self.plan, tensors, tick, watch=watch)
         except NonFinite as error:
             self._say_whose_derivative(error)
             raise
@@ -167,7 +171,15 @@ def compile_question(question: Question, limits: Limits, tick: Callable[[], None
         return Place(len(leaves) - 1)
 
     tree = map_tree(answer.plain | answer.derived, place)
-    return Compiled(question, scene.built, tree, names, leaves, make_plan(leaves, live), max(scene.removed, 0))
+    plan, removed = make_plan(leaves, live), max(scene.removed, 0)
+    return Compiled(question, scene.built, tree, names, leaves, plan, removed, _alarms(scene))
+
+
+def _alarms(scene: Scene) -> dict[Node, Notice]:
+    """The alarms of the graph, under the axis of `batch` where there is one."""
+    alarms = scene.graph.alarms
+    nodes = batch(scene.batched, list(alarms)) if scene.batched else list(alarms)
+    return dict(zip(nodes, alarms.values(), strict=True))
 
 
 def map_tree(tree: Tree, leaf: Callable[[Any], Any]) -> Tree:

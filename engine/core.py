@@ -35,6 +35,7 @@ from engine.errors import (
 )
 from engine.limits import Limits
 from engine.types import BOOL, DTYPES, FLOAT64, INT64, KINDS, Array, Dtype, Shape, Spec, promote, to_inexact
+from engine.warnings import Notice
 
 Attrs: TypeAlias = dict[str, Any]
 Value: TypeAlias = "Node | bool | int | float | complex"
@@ -181,6 +182,8 @@ class Graph:
     emitted: list[int] = field(default_factory=lambda: [0])
     """How many nodes there are in this graph and in all its offshoots: one count, shared by them."""
     offshoots: list[Graph] = field(default_factory=list)
+    alarms: dict[Node, Notice] = field(default_factory=dict)
+    """What a derivative rule has to say where a boolean node, of values alone, turns out true."""
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -274,10 +277,17 @@ class Graph:
         if self.tick is not None and ((total - nodes) % 256 == 0 or nodes > 1):
             self.tick()
 
+    def warn_if(self, condition: Node, code: str, detail: str) -> None:
+        """Have an answer that is not finite say this of the node that is being differentiated, if `condition` holds.
+
+        The condition must not depend on tangents or cotangents. It is looked at only after the run, and only then.
+        """
+        self.alarms[condition] = Notice(code, detail, self.origin)
+
     def clear(self) -> None:
         """Forget all nodes, those of offshoots too; what others hold stays as it is."""
         offshoots, self.offshoots[:] = list(self.offshoots), []
-        for held in (self.nodes, self.leaves, self._interned, self.slopes):
+        for held in (self.nodes, self.leaves, self._interned, self.slopes, self.alarms):
             held.clear()
         for each in offshoots:
             each.clear()

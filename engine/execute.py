@@ -6,14 +6,19 @@ singular matrix) becomes an EngineError that names the posted node to blame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from engine.core import Node
 from engine.errors import EngineError, InvalidTensor, NonFinite, OutOfMemory, SingularMatrix
 from engine.plan import NOWHERE, Plan, Step
 from engine.types import Array, is_inexact
+
+Watch: TypeAlias = "Callable[[Node, Sequence[Any], Any], None]"
+"""Is shown every node as it is computed, with the values of its operands and its own."""
 
 
 def run(
@@ -21,15 +26,14 @@ def run(
     inputs: Mapping[str, Array],
     tick: Callable[[], None] | None = None,
     *,
-    raise_non_finite: bool = False,
+    watch: Watch | None = None,
 ) -> list[Array]:
     """The values of the plan's results, in order. Arrays may be read-only, and may share memory with `inputs`.
 
     `tick` is called every few milliseconds of estimated work, and may raise to stop the run. Raises SingularMatrix,
-    InvalidTensor (an index out of range), and, when asked to, NonFinite at the first node that makes a NaN or an
-    infinity from finite operands.
+    InvalidTensor (an index out of range), and what `watch` raises.
     """
-    run_chunk = _run_checked if raise_non_finite else _run_chunk
+    run_chunk = _run_chunk if watch is None else partial(_run_watched, watch)
 
     def run_graph(plan: Plan, inputs: Mapping[str, Array]) -> list[Array]:
         values: list[Any] = list(plan.template)
@@ -72,20 +76,24 @@ def _run_chunk(chunk: tuple[Step, ...], values: list[Any], run_graph: RunGraph) 
         raise _blamed(error, step) from error
 
 
-def _run_checked(chunk: tuple[Step, ...], values: list[Any], run_graph: RunGraph) -> None:
-    """The same, looking at every value."""
+def _run_watched(watch: Watch, chunk: tuple[Step, ...], values: list[Any], run_graph: RunGraph) -> None:
+    """The same, showing every value; none is written over another."""
     for step in chunk:
         operands = [values[place] for place in step.args]
-        finite = all(map(_is_finite, operands))
         _run_chunk((step._replace(into=min(step.into, NOWHERE)),), values, run_graph)
-        if finite and not _is_finite(values[step.out]):
-            name = step.node.origin
-            raise NonFinite(f"{step.node.op.name} gave a NaN or an infinity from finite operands", node=name)
+        watch(step.node, operands, values[step.out])
 
 
-def _is_finite(value: Any) -> bool:
+def refuse_non_finite(node: Node, operands: Sequence[Any], value: Any) -> None:
+    """A watch that raises NonFinite at the first node that makes a NaN or an infinity from finite operands."""
+    if not is_finite(value) and all(map(is_finite, operands)):
+        raise NonFinite(f"{node.op.name} gave a NaN or an infinity from finite operands", node=node.origin)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a node's value, or each of its values, has neither a NaN nor an infinity."""
     if isinstance(value, tuple):
-        return all(map(_is_finite, value))
+        return all(map(is_finite, value))
     return not is_inexact(value.dtype) or bool(np.isfinite(value).all())
 
 

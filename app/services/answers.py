@@ -16,10 +16,11 @@ import anyio.to_thread
 
 from app.problems import over_limit
 from app.services.deadline import Clock
-from app.services.questions import inspection_of, pointing_into_graph, question_of
+from app.services.questions import inspection_of, pointing_into_graph, question_of, warned
 from app.settings import Settings
 from app.wire.codecs import JSON, Codec
 from app.wire.models import CheckRequest, InspectRequest, Request
+from engine.blame import notices_of
 from engine.calls import Compiled, Question, Tree, compile_question, map_tree
 from engine.check import check
 from engine.describe import describe, describe_program
@@ -72,9 +73,12 @@ class Answers:
     def _run(self, compiled: Compiled, request: Request, clock: Clock, codec: Codec) -> bytes:
         try:
             with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
-                results = compiled.run(compiled.bind(), clock)
+                tensors = compiled.bind()
+                results = compiled.run(tensors, clock)
+                notices = notices_of(compiled, tensors, results, clock)
             with clock.stage("encode"):
-                return codec.encode(_written(results, compiled, request, codec.tensors or request.encoding))
+                written = _written(results, compiled, request, codec.tensors or request.encoding)
+                return codec.encode(written | warned(notices, request, self.settings.limits))
         finally:
             compiled.release()
 

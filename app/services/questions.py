@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from engine.limits import Limits
 from engine.program import ID, ID_MEANING, Program, read_graph
 from engine.tensors import Tensor, read_spec, read_tensor
 from engine.text import CONSTANTS, parse, parse_with_positions
+from engine.warnings import Notice
 
 SEEDS = ("grad_outputs", "accumulate", "tangents", "vectors", "direction")
 """Fields of requests that carry tensors beside the graph's inputs."""
@@ -122,6 +123,24 @@ def _locate(error: EngineError, expression: str, limits: Limits) -> None:
     if error.pointer is None or error.pointer.startswith(INTO_GRAPH):
         error.pointer = "/expression"
     error.node = error.node if error.node in program.by_id and program.by_id[error.node].named else None
+
+
+def warned(notices: Sequence[Notice], request: GraphForm, limits: Limits) -> dict[str, Any]:
+    """The field `warnings` of an answer, where there are any: nodes of an expression go by line and column, too."""
+    if not notices:
+        return {}
+    if request.expression is not None:
+        program, positions = parse_with_positions(request.expression, limits)
+        notices = [_located(notice, program, positions) for notice in notices]
+    return {"warnings": [notice._asdict() for notice in notices]}
+
+
+def _located(notice: Notice, program: Program, positions: Mapping[str, tuple[int, int]]) -> Notice:
+    if notice.node is None or notice.node not in positions:
+        return notice
+    line, column = positions[notice.node]
+    node = notice.node if program.by_id[notice.node].named else None
+    return Notice(notice.code, f"line {line}, column {column}: {notice.detail}", node)
 
 
 def _tensors(pointer: str, values: Mapping[str, Any], limits: Limits) -> dict[str, Tensor]:

@@ -290,12 +290,24 @@ class GraphOut(Model):
     """With include: ["nodes"], in topological order."""
 
 
+class WarningOut(Model):
+    """Something to know of an answer that is right."""
+
+    code: str
+    """Stable; the reference lists them."""
+    detail: str
+    node: str | None
+    """The posted node that it is about."""
+
+
 class Answer(Model):
     """What all calls answer."""
 
     values: TensorsOut
     """The outputs, by name."""
     graph: GraphOut
+    warnings: list[WarningOut] | None = None
+    """What to know of the answer, where there is anything: which node a NaN in a derivative comes from."""
 
 
 class Derived(Answer):
@@ -365,14 +377,6 @@ class WrtCheck(Model):
     max_abs_error: float | str
     max_rel_error: float | str
     worst: Worst | None = None
-
-
-class WarningOut(Model):
-    """Something to know of an answer that is right."""
-
-    code: str
-    detail: str
-    node: str | None
 
 
 class CheckAnswer(Model):

@@ -52,6 +52,10 @@ NO_MATRICES = (
     Refusal(((2049, 1),), {}, "limit_exceeded"),
     Refusal(((1, 2049),), {}, "limit_exceeded"),
 )
+EQUAL_VALUES = (
+    "values are equal, and any rotation of their vectors would do as well; what goes through the vectors, as "
+    "derivatives of the values do from order 2 on, has no derivative here"
+)
 
 
 # What is common
@@ -131,7 +135,9 @@ def inverse_gaps(values: Node) -> Node:
     """1/(λ_j − λ_i) in row i, column j; 0 on the diagonal, NaN where two values are equal."""
     identity = _identity(values)
     gaps = _as_row(values) - _as_column(values) + identity
-    return ops.where(ops.equal(gaps, 0.0), math.nan, 1.0 - identity) / gaps
+    equal = ops.equal(gaps, 0.0)
+    values.graph.warn_if(equal, "equal_eigenvalues", EQUAL_VALUES)
+    return ops.where(equal, math.nan, 1.0 - identity) / gaps
 
 
 def _inverse_sums(values: Node, dtype: Dtype) -> Node:

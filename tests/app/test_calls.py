@@ -368,6 +368,26 @@ def test_under_raise_what_came_in_is_nobodys_fault(client: httpx.Client) -> None
     assert call(client, "/grad/value", "values", **body)["out"][0] == "NaN"
 
 
+# Warnings
+
+
+def test_a_gradient_that_is_not_finite_comes_with_the_node_to_blame(client: httpx.Client) -> None:
+    nodes = node("r", "sqrt", "x"), node("c", "greater", "x", 0), node("y", "where", "c", "r", 0)
+    body = {"graph": graph(*nodes), "inputs": {"x": 0}}
+    (found,) = ask(client, "/grad", body)["warnings"]
+    assert (found["code"], found["node"]) == ("non_finite_gradient", "r")
+    assert "sqrt" in found["detail"] and '"mask"' in found["detail"]
+    assert "warnings" not in ask(client, "/grad", body | {"nan_policy": "mask"})
+
+
+def test_a_warning_says_where_in_an_expression(client: httpx.Client) -> None:
+    body = {"expression": "a = x\ny = where(a > 0, sqrt(a), 0)", "inputs": {"x": 0}}
+    (found,) = ask(client, "/grad", body)["warnings"]
+    assert found["detail"].startswith("line 2, column 18: ") and found["node"] is None
+    named = body | {"expression": "a = x; h = sqrt(a); y = where(a > 0, h, 0)"}
+    assert ask(client, "/grad", named)["warnings"][0]["node"] == "h"
+
+
 # The derivative graph
 
 

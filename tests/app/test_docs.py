@@ -11,6 +11,7 @@ from app.problems import CODES
 from app.settings import Settings
 from docs.generate import PAGES
 from engine.limits import Limits
+from engine.warnings import CODES as WARNINGS
 from tests.conftest import ROOT
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
@@ -22,7 +23,7 @@ ROUTES = [
 ]
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, *LIMITS, *CODES, *ROUTES])
+@pytest.mark.parametrize("name", [*SETTINGS, *LIMITS, *CODES, *WARNINGS, *ROUTES])
 def test_is_in_the_reference(name: str) -> None:
     assert f"`{name}`" in REFERENCE
 
