@@ -90,7 +90,9 @@ class Answers:
         with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
             found = check(question, limits, clock)
         with clock.stage("encode"):
-            return codec.encode(_plain(found) | {"graph": describe(described, nodes="nodes" in request.include)})
+            notices = warned(found.pop("warnings", []), request, limits)
+            described_graph = {"graph": describe(described, nodes="nodes" in request.include)}
+            return codec.encode(_plain(found) | notices | described_graph)
 
     def _inspect(self, request: InspectRequest, clock: Clock, codec: Codec) -> bytes:
         limits = self.settings.limits

@@ -363,20 +363,29 @@ class TaylorAnswer(Derived):
     """By output: shape [order + 1] + output, the k-th row being the coefficient of t^k."""
 
 
-class Worst(Model):
-    """The probe with the largest error."""
+class Reading(Model):
+    """The derivative along one direction, by the two ways."""
 
     index: list[int] | None
-    """The element; null where the probe was a direction."""
+    """The element; null where the direction was a random one."""
+    part: Literal["real", "imaginary"] | None = None
+    """Which part moved, of a complex element."""
     analytic: float | str
     numerical: float | str
 
 
 class WrtCheck(Model):
     passed: bool
+    method: Literal["complex_step", "differences"]
+    """How the numerical derivative was found: a complex step is exact to rounding, where it applies."""
     max_abs_error: float | str
     max_rel_error: float | str
-    worst: Worst | None = None
+    worst: Reading | None = None
+    """The direction with the largest error."""
+    failed: list[Reading] | None = None
+    """Where it failed, the elements that are furthest off, up to five."""
+    detail: str | None = None
+    """Where it failed, what is off, and which nodes to look at."""
 
 
 class CheckAnswer(Model):
@@ -386,7 +395,7 @@ class CheckAnswer(Model):
     """Against the largest derivative by that wrt, or 1 where that is smaller."""
     wrt: dict[str, WrtCheck]
     warnings: list[WarningOut] | None = None
-    """What makes the two differ on purpose: nodes that are not tracked."""
+    """Nodes to look at: what is not tracked, where the point is a kink, a jump or an edge, whose derivative is off."""
     graph: GraphOut
 
 

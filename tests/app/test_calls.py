@@ -330,6 +330,23 @@ def test_a_check_finds_a_gradient_that_is_not_that_of_the_function(client: httpx
     assert [each["code"] for each in answer["warnings"]] == ["untracked"]
 
 
+def test_a_check_that_fails_says_what_to_look_at(client: httpx.Client) -> None:
+    nodes = node("h", "sin", "x"), node("d", "detach", "h"), node("y", "multiply", "d", "x"), node("s", "sum", "y")
+    answer = ask(client, "/grad/check", {"graph": graph(*nodes), "inputs": {"x": [0.3, 1.7]}})
+    row = answer["wrt"]["x"]
+    assert row["method"] in ("complex_step", "differences")
+    assert [each["index"] for each in row["failed"]] == [[0], [1]]
+    assert row["detail"].startswith("x[0]: analytic 0.29552") and row["detail"].endswith("; look at d (untracked)")
+    assert [(each["code"], each["node"]) for each in answer["warnings"]] == [("untracked", "d")]
+
+
+def test_a_check_at_a_kink_passes_and_says_so(client: httpx.Client) -> None:
+    answer = ask(client, "/grad/check", {"expression": "y = relu(x) + 1", "inputs": {"x": 0}})
+    assert answer["passed"] is True
+    (found,) = answer["warnings"]
+    assert (found["code"], found["node"]) == ("kink", None) and found["detail"].startswith("line 1, column 5: relu")
+
+
 @pytest.mark.parametrize("order", [1, 2])
 def test_a_check_of_nothing_is_an_answer_or_a_refusal(client: httpx.Client, order: int) -> None:
     for body in (

@@ -8,9 +8,12 @@ import pytest
 
 from engine.calls import Question
 from engine.check import check
+from engine.errors import NotDifferentiable
 from engine.limits import Limits
 from engine.tensors import read_tensor
 from engine.text import parse
+from tests.support.asking import LIMITS, tensors
+from tests.support.cases import Case, cases, ids
 
 RIGHT: list[tuple[str, Any]] = [
     ("sin(1000 * x)", 0.3),
@@ -28,6 +31,11 @@ RIGHT: list[tuple[str, Any]] = [
     ("cos(x)", 0),
     ("prod(x)", [0, 2, 3]),
 ]
+ON_PURPOSE = {"detach", "grad_scale", "grad_clip"}
+"""Ops whose gradient is not that of their values."""
+
+ROUNDED = ["astype(x, dtype='float32')", "sum(sin(astype(x, dtype='float32')) * x)"]
+
 BENT: list[tuple[str, Any]] = [
     ("abs(x)", 0),
     ("abs(x)", 0.001),
@@ -35,6 +43,8 @@ BENT: list[tuple[str, Any]] = [
     ("sqrt(x)", 0),
     ("max(x)", [1, 1]),
     ("vector_norm(x)", [1e-8, 1e-8]),
+    ("cbrt(x)", 0),
+    ("floor(x) * x", 2),
 ]
 WRONG: list[tuple[str, Any, int]] = [
     ("detach(x) * x", 3, 1),
@@ -54,6 +64,26 @@ def passes(expression: str, x: Any, order: int, dtype: str) -> bool:
 @pytest.mark.parametrize(("expression", "x"), RIGHT)
 def test_a_right_gradient_passes(expression: str, x: Any, order: int) -> None:
     assert passes(expression, x, order, "float64")
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("case", [case for case in cases() if case.moving and case.drawn], ids=ids)
+def test_every_op_passes_and_nothing_is_said_of_it(case: Case, order: int) -> None:
+    """At every sample, whichever way its slopes are taken."""
+    try:
+        found = check(Question("check", case.program, tensors(case.drawn), order=order), LIMITS)
+    except NotDifferentiable:
+        return
+    said = {notice.code for notice in found.get("warnings", [])}
+    if case.op.name not in ON_PURPOSE:
+        assert found["passed"] and not said, found
+    else:
+        assert found["passed"] or said & {"untracked", "derivative_differs"}
+
+
+@pytest.mark.parametrize("expression", ROUNDED)
+def test_what_is_rounded_on_the_way_passes(expression: str) -> None:
+    assert passes(expression, [0.3, 1.7], 1, "float64")
 
 
 @pytest.mark.parametrize(("expression", "x"), BENT)
