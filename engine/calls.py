@@ -3,7 +3,7 @@
     value      forward only                          jvp       forward mode
     grad       one reverse sweep                     taylor    Taylor mode
     jacobian   basis vectors through jvp or vjp      hvp       forward over reverse
-    hessian    basis vectors through hvp             nth       reverse once, then Taylor or forward
+    hessian    basis vectors through hvp             nth       reverse once, then Taylor mode
 
 A `Question` is a request. `compile_question` builds the typed graph, lets the call emit, and plans what came out; of
 tensors it looks at shapes and dtypes only. The `Compiled` then runs on the question's tensors.
@@ -551,19 +551,26 @@ def _of_each(scene: Scene) -> list[Tree]:
 
 
 def _along_path(scene: Scene) -> list[Tree]:
-    """Partial derivatives commute, so all gradients move along the path together, and each prefix reads off one."""
+    """Partial derivatives commute: every prefix is a mixed Taylor coefficient of the gradient by its last name.
+
+    One name after the other is expanded, each as far as the path repeats it: n times the same name costs about n²,
+    where moving n times along it costs more, and more yet with other names in between.
+    """
     path = list(scene.question.path or ())
     _bounded(len(path), scene.graph.limits.nested_order, "nested_order")
     for name in path[:-1]:
         _refuse_complex(name, scene.wrt[name], "what follows is the gradient of the sum of this one, which is complex")
-    current: dict[str, Node | None] = dict(_first_order(scene))
+    names = list(dict.fromkeys(path))
+    prefixes = [Mixed(name, tuple(map(path[:k].count, names))) for k, name in enumerate(path)]
+    known: dict[Mixed, Node | None] = {Mixed(name, ()): g for name, g in _first_order(scene).items()}
+    for at, name in enumerate(names):
+        x, wanted = scene.wrt[name], dict.fromkeys(Mixed(by, orders[: at + 1]) for by, orders in prefixes)
+        known = _expanded({x: ones(x)}, known, list(wanted))
     rows = []
-    for k, name in enumerate(path):
-        x = scene.wrt[name]
-        rows.append({"order": k + 1, "wrt": path[: k + 1], "value": or_zero(current[name], x)})
-        later = [each for each in current if each in path[k + 1 :] and current[each] is not None]
-        moved = forward({x: ones(x)}, [node for each in later if (node := current[each]) is not None])
-        current = dict.fromkeys(current) | dict(zip(later, moved, strict=True))
+    for k, each in enumerate(prefixes):
+        coefficient, factor = known[each], math.prod(map(math.factorial, each.orders))
+        value = coefficient if coefficient is None or factor == 1 else coefficient * float(factor)
+        rows.append({"order": k + 1, "wrt": path[: k + 1], "value": or_zero(value, scene.wrt[each.by])})
     return rows
 
 
@@ -581,6 +588,30 @@ def _refuse_unholomorphic(by: str, x: Node, name: str, output: Node) -> None:
             f"derivative; {REAL_PARTS}, or use jvp",
             node=culprit.origin,
         )
+
+
+class Mixed(NamedTuple):
+    """A Taylor coefficient of the gradient by one name: its order in each of some names."""
+
+    by: str
+    orders: tuple[int, ...]
+
+
+def _expanded(
+    direction: Mapping[Node, Node], known: Mapping[Mixed, Node | None], wanted: Sequence[Mixed]
+) -> dict[Mixed, Node | None]:
+    """The `wanted` coefficients, which have an order more in their lists than the `known` ones they come from."""
+    orders: dict[Mixed, int] = {}
+    for by, (*before, last) in wanted:
+        source = Mixed(by, tuple(before))
+        orders[source] = max(last, orders.get(source, 0))
+    moving = [(each, node) for each in orders if (node := known[each]) is not None]
+    found = taylor(direction, [node for _, node in moving], [orders[each] for each, _ in moving])
+    series = {each: coefficients for (each, _), coefficients in zip(moving, found, strict=True)}
+    return {
+        each: series[source][each.orders[-1]] if (source := Mixed(each.by, each.orders[:-1])) in series else None
+        for each in wanted
+    }
 
 
 def _jacobian(scene: Scene) -> Answer:

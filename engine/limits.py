@@ -28,7 +28,7 @@ class Limits:
     names: int = _at_most(256, "Inputs of a graph, and outputs of a graph.")
     peak_bytes: int = _at_most(1 << 30, "Bytes that a planned run holds at its peak.")
     taylor_order: int = _at_most(64, "Order of Taylor coefficients, and of derivatives by `order`.")
-    nested_order: int = _at_most(16, "Order of nested derivatives: the length of a mixed `path`.")
+    nested_order: int = _at_most(16, "Order of a mixed derivative: the length of its `path`.")
     expression_characters: int = _at_most(65_536, "Characters of one expression.")
     expression_nesting: int = _at_most(200, "Brackets within brackets of one expression.")
     constant_exponent: int = _at_most(1_024, "Magnitude of a constant exponent.")

@@ -16,6 +16,7 @@ edge of a domain, are met as well.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -53,6 +54,8 @@ PROBES = (1e-5, 1e-8, 1e-10)
 """Steps of the Cauchy-Riemann equations, relative to an operand between LEAST and MOST; the smaller ones are for what
 is steep."""
 LEAST, MOST = 1e-3, 1e3
+STEPS = 8
+"""Of a loop that are looked at."""
 RIEMANN = 1e-2
 """How far apart, relatively, the two steps may be: a function that is not holomorphic is off by a whole."""
 
@@ -307,11 +310,16 @@ class _NotHolomorphicError(ValueError):
 def _is_holomorphic(step: ComplexStep) -> bool:
     """Whether every node meets the Cauchy-Riemann equations at the point, along one random direction."""
     rng = np.random.default_rng(5)
+    seen: Counter[Node] = Counter()
 
     def watch(node: Node, operands: Sequence[Any], value: Any) -> None:
         if any(isinstance(each, tuple) for each in operands) or not any(each.dtype.kind == "c" for each in operands):
             return
-        if not _meets_riemann(node, operands, value, rng):
+        seen[node] += 1
+        # Of a loop the nodes within are looked at, in its first steps.
+        if node.op.steers or seen[node] > STEPS:
+            return
+        if not _stays_complex(node) or not _meets_riemann(node, operands, value, rng):
             raise _NotHolomorphicError
 
     x = step.tensors[step.name]

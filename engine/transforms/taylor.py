@@ -26,19 +26,26 @@ Coefficient = Any
 """A node, None for zero, or a tuple of these for a node with several results."""
 
 
-def taylor(direction: Mapping[Node, Node], outputs: Sequence[Node], order: int) -> list[list[Node | None]]:
-    """c_0 to c_order of each output along `direction` (node → tangent). None is a zero."""
+def taylor(
+    direction: Mapping[Node, Node], outputs: Sequence[Node], order: int | Sequence[int]
+) -> list[list[Node | None]]:
+    """c_0 to c_order of each output along `direction` (node → tangent); `order` may be one for each. None is a zero."""
     found = series_along({node: [t] for node, t in direction.items()}, outputs, order)
     return [[node, *series] for node, series in zip(outputs, found, strict=True)]
 
 
-def series_along(curve: Mapping[Node, Sequence[Node]], outputs: Sequence[Node], order: int) -> list[list[Node | None]]:
+def series_along(
+    curve: Mapping[Node, Sequence[Node]], outputs: Sequence[Node], order: int | Sequence[int]
+) -> list[list[Node | None]]:
     """c_1 to c_order of each output where nodes move along a curve: node → its own c_1, c_2, …; the rest are zero."""
     jet = _Jet(curve)
-    for k in range(1, order + 1):
-        for node in outputs:
-            jet.settle(node, k)
-    return [[jet.known[node, k] for k in range(1, order + 1)] for node in outputs]
+    orders = [order] * len(outputs) if isinstance(order, int) else order
+    for k in range(1, max(orders, default=0) + 1):
+        for node, most in zip(outputs, orders, strict=True):
+            if k <= most:
+                jet.settle(node, k)
+    pairs = zip(outputs, orders, strict=True)
+    return [[jet.known[node, k] for k in range(1, most + 1)] for node, most in pairs]
 
 
 class _Jet:
