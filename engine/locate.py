@@ -142,7 +142,7 @@ def _breaks(kept: Mapping[Node, tuple[Around, ...]]) -> list[tuple[str, Node]]:
 
 def _like(x: Node, node: Node) -> bool:
     """Whether both are numbers or neither: a comparison that jumps need not make what it selects jump, or bend."""
-    return is_inexact(x.dtype) == is_inexact(node.dtype)
+    return is_inexact(x.dtype) == any(is_inexact(spec.dtype) for spec in node.specs)
 
 
 def _break(each: Around) -> str | None:
@@ -195,7 +195,11 @@ def _faults(
 
 
 def _is_ruled(node: Node) -> bool:
-    return node.op.derivative is not None and not node.op.derivative.is_flat and is_inexact(node.dtype)
+    return (
+        node.op.derivative is not None
+        and not node.op.derivative.is_flat
+        and any(is_inexact(spec.dtype) for spec in node.specs)
+    )
 
 
 def _ask(node: Node, kept: Mapping[Node, Any], rng: np.random.Generator) -> _Asked:
@@ -206,7 +210,7 @@ def _ask(node: Node, kept: Mapping[Node, Any], rng: np.random.Generator) -> _Ask
     ]
     wanted = [x in kept and is_inexact(x.dtype) for x in node.inputs]
     assert node.op.derivative is not None
-    parts = node.op.derivative.reverse(node, tuple(given) if node.op.results else given[0], wanted)
+    parts = node.op.derivative.reverse(node, tuple(given) if node.op.has_several else given[0], wanted)
     moved = zip(node.inputs, parts, wanted, strict=True)
     return _Asked(node, weights, [(x, part) for x, part, want in moved if want and part is not None])
 

@@ -210,3 +210,25 @@ def test_a_wrong_complex_derivative_is_found_in_the_part_that_is_wrong() -> None
     row = of_one(wrong, Z[:1])
     assert not row["passed"]
     assert of_one(planted(np.conj, Linear(lambda g, x: ops.conj(g))), Z)["passed"]
+
+
+# Loops
+
+
+def test_a_check_goes_through_loops_by_either_way() -> None:
+    doubling = "step(i, h) = { new = h + h; new }\ny = fori_loop(0, 3, step, x)"
+    assert checked(doubling, {"x": 0.3})["wrt"]["x"] == {
+        "passed": True,
+        "method": "complex_step",
+        "max_abs_error": 0.0,
+        "max_rel_error": 0.0,
+        "worst": {"index": [], "analytic": 8.0, "numerical": 8.0},
+    }
+    assert checked("step(i, h) = { new = relu(h) * h; new }\ny = fori_loop(0, 3, step, x)", {"x": 0.9})["passed"]
+
+
+def test_a_fault_within_a_loop_is_found_at_the_loop() -> None:
+    text = "step(i, h) = { new = grad_scale(sin(h), scale=2); new }\ny = fori_loop(0, 3, step, x)"
+    found = checked(text, {"x": 0.3})
+    assert not found["passed"]
+    assert [(notice.code, notice.node) for notice in found["warnings"]] == [("derivative_differs", "y")]
