@@ -1,0 +1,112 @@
+"""The graph that computed a derivative, posted back with the same inputs, gives the same bits: every op, every call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from engine.calls import Compiled, Tree
+from engine.core import ops
+from engine.errors import NotDifferentiable
+from engine.program import Program, Ref, Statement, read_graph, write_graph
+from engine.text import parse, print_program
+from engine.types import Array, is_inexact
+from tests.support.asking import LIMITS, ask, compiled_question
+from tests.support.cases import Case, Scene, cases, ids, like
+from tests.support.numeric import assert_same_bits
+
+CASES = [case for case in cases() if case.drawn and set(case.moving) & set(case.drawn)]
+OF_SCALARS = ("hessian", "hvp")
+OF_FEW = ("hessian", "jacobian")
+"""What is as large as the square of its inputs, and is asked of the first sample of each op only."""
+
+
+def scalar(case: Case) -> Program:
+    """The sum of squares of the first result that has a derivative."""
+    results = zip(case.program.outputs, Scene(case).results, strict=True)
+    ref = next(ref for (_, ref), node in results if is_inexact(node.dtype))
+    square, total = Statement("square_", ops.multiply, (ref, ref)), Statement("total_", ops.sum, (Ref("square_"),))
+    return replace(case.program, statements=(*case.program.statements, square, total), outputs=(("s", Ref("total_")),))
+
+
+def moving(case: Case) -> list[str]:
+    return [name for name in case.moving if name in case.drawn]
+
+
+def how(call: str, case: Case) -> dict[str, Any]:
+    """What more a question of this call has."""
+    wrt = moving(case)
+    directions = {name: case.directions()[name] for name in wrt}
+    return {
+        "grad": {"wrt": wrt, "ones": True},
+        "jvp": {"tangents": directions},
+        "jacobian": {"wrt": wrt},
+        "hessian": {"wrt": wrt},
+        "hvp": {"wrt": wrt, "vectors": directions},
+        "nth": {"wrt": wrt, "order": 3},
+        "path": {"path": [*wrt, *wrt[::-1]][:4]},
+        "taylor": {"direction": directions, "order": 3},
+    }[call]
+
+
+def hold(compiled: Compiled, inputs: dict[str, Array]) -> None:
+    """Hold the derivative graph against the answer that it computed, by way of JSON and of text."""
+    expected = list(
+        leaves({name: each for name, each in compiled.run(compiled.bind()).items() if name in derived(compiled)})
+    )
+    program = compiled.derivative_program()
+    posted = read_graph(orjson.loads(orjson.dumps(write_graph(program, "base64"))), LIMITS)
+    found = list(ask("value", posted, inputs)["values"].values())
+    assert len(found) == len(expected) > 0
+    for a, b in zip(found, expected, strict=True):
+        assert_same_bits(a, b, str(posted.outputs))
+    roomy = replace(LIMITS, expression_characters=10**8)
+    assert parse(print_program(program), roomy).digest == program.digest
+
+
+def derived(compiled: Compiled) -> set[str]:
+    """The field of the answer that is the call's own."""
+    own = {"grad": "gradients", "jvp": "tangents", "nth": "derivatives", "taylor": "coefficients"}
+    return {own.get(compiled.question.call, compiled.question.call)}
+
+
+def leaves(tree: Tree) -> Iterator[Array]:
+    if isinstance(tree, dict | list):
+        for each in tree.values() if isinstance(tree, dict) else tree:
+            yield from leaves(each)
+    elif isinstance(tree, np.ndarray):
+        yield tree
+
+
+@pytest.mark.parametrize("call", ["grad", "jvp", "jacobian", "hessian", "hvp", "nth", "path", "taylor"])
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_posted_back_it_gives_the_same_bits(case: Case, call: str) -> None:
+    if call in OF_FEW and case.number > 0:
+        return
+    program = scalar(case) if call in OF_SCALARS else case.program
+    try:
+        compiled = compiled_question("nth" if call == "path" else call, program, case.drawn, **how(call, case))
+    except NotDifferentiable:
+        return
+    hold(compiled, case.drawn)
+
+
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_under_a_batch_too(case: Case) -> None:
+    """Two examples at once, and two cotangents for each."""
+    rng = np.random.default_rng(0)
+    inputs = {name: np.stack([x, x]) for name, x in case.drawn.items()}
+    outputs = ask("value", case.program, inputs, batch=list(inputs))["values"]
+    seeds = {name: like(np.stack([y, y]), rng) for name, y in outputs.items() if is_inexact(y.dtype)}
+    try:
+        compiled = compiled_question(
+            "grad", case.program, inputs, batch=list(inputs), wrt=moving(case), grad_outputs=seeds
+        )
+    except NotDifferentiable:
+        return
+    hold(compiled, inputs)
