@@ -6,7 +6,7 @@ costs more; what is known to be larger goes to one of a few threads. The figures
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -19,15 +19,19 @@ from app.services.deadline import Clock
 from app.services.questions import inspection_of, pointing_into_graph, question_of, warned
 from app.settings import Settings
 from app.wire.codecs import JSON, Codec
-from app.wire.models import CheckRequest, InspectRequest, Request
+from app.wire.models import CheckRequest, GraphForm, InspectRequest, Request
 from engine.blame import notices_of
 from engine.calls import Compiled, Question, Tree, compile_question, map_tree
 from engine.check import check
 from engine.describe import describe, describe_program
-from engine.program import write_attr, write_graph
+from engine.program import Program, write_attr, write_graph
 from engine.tensors import write_tensor
+from engine.text import FORMS, folded
 
 T = TypeVar("T")
+
+DERIVATIVE = "derivative_"
+"""How the forms of the derivative's graph begin."""
 
 
 class Answers:
@@ -91,18 +95,17 @@ class Answers:
             found = check(question, limits, clock)
         with clock.stage("encode"):
             notices = warned(found.pop("warnings", []), request, limits)
-            described_graph = {"graph": describe(described, nodes="nodes" in request.include)}
-            return codec.encode(_plain(found) | notices | described_graph)
+            return codec.encode(_plain(found) | notices | {"graph": _described(described, request)})
 
     def _inspect(self, request: InspectRequest, clock: Clock, codec: Codec) -> bytes:
         limits = self.settings.limits
         with clock.stage("parse"):
             question = inspection_of(request, limits)
         if question.program.inputs and request.inputs is None:
-            return codec.encode(describe_program(question.program))
+            return codec.encode(describe_program(question.program) | _texts(question.program, request.include))
         with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
             compiled = compile_question(question, limits, clock)
-        return codec.encode(describe(compiled, nodes="nodes" in request.include))
+        return codec.encode(_described(compiled, request))
 
 
 def _compile_effort(question: Question) -> int:
@@ -115,10 +118,30 @@ def _compile_effort(question: Question) -> int:
 def _written(results: Tree, compiled: Compiled, request: Request, encoding: str) -> dict[str, Any]:
     """The answer's fields, with tensors in this encoding."""
     answer: dict[str, Any] = map_tree(results, partial(write_tensor, encoding=encoding))
-    answer["graph"] = describe(compiled, nodes="nodes" in request.include)
-    if "derivative_graph" in request.include and compiled.derivative:
-        answer["derivative_graph"] = write_graph(compiled.derivative_program(), encoding)
+    answer["graph"] = _described(compiled, request)
+    if compiled.derivative and any(each.startswith(DERIVATIVE) for each in request.include):
+        answer |= _derivative(compiled.derivative_program(), request, encoding)
     return answer
+
+
+def _described(compiled: Compiled, request: GraphForm) -> dict[str, Any]:
+    """The metadata of the posted graph, with what more was asked for."""
+    described = describe(compiled, nodes="nodes" in request.include)
+    return described | _texts(compiled.question.program, request.include)
+
+
+def _derivative(program: Program, request: Request, encoding: str) -> dict[str, Any]:
+    """The graph that computed the derivative, in the forms that were asked for."""
+    wanted = [each.removeprefix(DERIVATIVE) for each in request.include if each.startswith(DERIVATIVE)]
+    found: dict[str, Any] = {"graph": write_graph(program, encoding)} if "graph" in wanted else {}
+    if set(wanted) - {"graph"}:
+        found |= _texts(folded(program), wanted)
+    return {f"{DERIVATIVE}{form}": each for form, each in found.items()}
+
+
+def _texts(program: Program, wanted: Iterable[str]) -> dict[str, str]:
+    """A program as text, in each of the forms that are wanted."""
+    return {form: FORMS[form](program) for form in wanted if form in FORMS}
 
 
 def _plain(tree: Any) -> Any:

@@ -7,7 +7,7 @@ same reason; their models document them.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation, WithJsonSchema
 
@@ -114,6 +114,20 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 TensorsOut = dict[str, TensorOut]
 
 
+Include = Literal[
+    "nodes",
+    "expression",
+    "dot",
+    "mermaid",
+    "latex",
+    "derivative_graph",
+    "derivative_expression",
+    "derivative_dot",
+    "derivative_mermaid",
+    "derivative_latex",
+]
+
+
 class GraphForm(Model):
     """The graph of a request, in exactly one of three forms."""
 
@@ -128,8 +142,12 @@ class GraphForm(Model):
     outputs: list[str] | None = Field(None, fail_fast=True, min_length=1)
     """Which values are outputs, instead of those that the graph names."""
 
-    include: list[Literal["nodes", "derivative_graph"]] = Field([], fail_fast=True, max_length=2)
-    """What more the answer shall have: every node's metadata; the graph that computed the derivative."""
+    include: list[Include] = Field([], fail_fast=True, max_length=len(get_args(Include)))
+    """What more the answer shall have: every node's metadata; the graph that computed the derivative, to post back.
+
+    Either graph can be had as text, too: as an expression, in Graphviz's DOT, in Mermaid, in LaTeX; that of the posted
+    graph stands within `graph`.
+    """
 
 
 class InspectRequest(GraphForm):
@@ -288,6 +306,11 @@ class GraphOut(Model):
     """How many fewer nodes run than the graph and its derivative have: what the optimiser took away."""
     nodes: list[NodeOut] | None = None
     """With include: ["nodes"], in topological order."""
+    expression: str | None = None
+    """With include: ["expression"], and so with the next three: the graph as text."""
+    dot: str | None = None
+    mermaid: str | None = None
+    latex: str | None = None
 
 
 class WarningOut(Model):
@@ -313,6 +336,14 @@ class Answer(Model):
 class Derived(Answer):
     derivative_graph: GraphIn | None = None
     """With include: ["derivative_graph"]: posted to /grad/value with the same inputs, it gives the same numbers."""
+    derivative_expression: str | None = None
+    """The same as an expression, in which what is used once has no name of its own."""
+    derivative_dot: str | None = None
+    """The same in Graphviz's DOT language."""
+    derivative_mermaid: str | None = None
+    """The same as a Mermaid flowchart."""
+    derivative_latex: str | None = None
+    """The same in LaTeX, an aligned environment."""
 
 
 class ValueAnswer(Answer):

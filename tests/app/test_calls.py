@@ -478,6 +478,30 @@ def leaves(tree: Any) -> Any:
             yield from leaves(each)
 
 
+def test_graphs_can_be_had_as_text(client: httpx.Client) -> None:
+    """The posted graph within `graph`, that of the derivative beside it: only what was asked for."""
+    body: dict[str, Any] = {"expression": "y = sin(x) * w_1", "inputs": {"x": 2, "w_1": 3}}
+    forms = ["expression", "dot", "mermaid", "latex"]
+    derived = [f"derivative_{form}" for form in forms]
+    answer = ask(client, "/grad", body | {"include": [*forms, *derived, "derivative_graph", "nodes"]})
+    assert answer["graph"]["expression"] == body["expression"]
+    assert r"\sin\left(x\right) \cdot w_{1}" in answer["graph"]["latex"]
+    assert answer["graph"]["dot"].startswith("digraph {") and answer["graph"]["mermaid"].startswith("flowchart")
+    assert answer["derivative_expression"].startswith("gradients_x = w_1 * cos(x)")
+    assert r"\cos\left(x\right)" in answer["derivative_latex"]
+    again = ask(client, "/grad/value", {"expression": answer["derivative_expression"], "inputs": body["inputs"]})
+    assert list(data(again["values"]).values()) == list(data(answer["gradients"]).values())
+    assert not {*forms, *derived} & ask(client, "/grad", body).keys()
+    plain = ask(client, "/grad/value", body | {"include": derived})
+    assert plain.keys() == {"values", "graph"}
+
+
+def test_inspection_prints_a_graph(client: httpx.Client) -> None:
+    for inputs in ({}, {"inputs": {"x": {"shape": [3], "dtype": "float64"}}}):
+        found = ask(client, "/graphs/inspect", {"expression": "y = x**2", "include": ["latex"], **inputs})
+        assert "{x}^{2}" in found["latex"] and "dot" not in found
+
+
 def test_the_derivative_graph_of_a_derivative_graph(client: httpx.Client) -> None:
     """Posting it to /grad differentiates once more."""
     first = ask(client, "/grad", {"expression": "x**4", "inputs": {"x": 2}, "include": ["derivative_graph"]})
