@@ -331,7 +331,14 @@ def _is_holomorphic(step: ComplexStep) -> bool:
 
 
 def _meets_riemann(node: Node, operands: Sequence[Array], value: Any, rng: np.random.Generator) -> bool:
-    """Whether a step along i changes a node by i times what a step along 1 does, at one of a few lengths."""
+    """Whether a node, real at the point, has one slope: along 1, along i, and by the smallest step itself.
+
+    A part that is imaginary already would swallow the smallest step, and so do kernels that are no better than rounding
+    in what they make of it.
+    """
+    here = value if isinstance(value, tuple) else (value,)
+    if any(np.imag(each).any() for each in here):
+        return False
     shifts = [_shift(x, rng) if x.dtype.kind == "c" else np.zeros((), x.dtype) for x in operands]
 
     def moved(step: complex) -> list[Array]:
@@ -340,23 +347,22 @@ def _meets_riemann(node: Node, operands: Sequence[Array], value: Any, rng: np.ra
             found = node.op.kernel(*at, **node.attrs)  # type: ignore[misc]
         return list(found) if isinstance(found, tuple) else [found]
 
-    rounding = [1e-12 * np.abs(each).max(initial=0.0) for each in (value if isinstance(value, tuple) else (value,))]
-    return any(
-        all(
-            (np.abs(along - across) <= RIEMANN * (np.abs(along) + np.abs(across)) + least).all()
-            for along, across, least in zip(
-                _change(moved(step), moved(-step)),
-                _change(moved(1j * step), moved(-1j * step), 1j),
-                rounding,
-                strict=True,
-            )
-        )
-        for step in PROBES
-    )
+    smallest = [each.imag / IMAGINARY_STEP for each in moved(1j * IMAGINARY_STEP)]
+    rounding = [1e-12 * np.abs(each).max(initial=0.0) for each in here]
+    return any(_is_one_slope(moved, step, smallest, rounding) for step in PROBES)
 
 
-def _change(after: Sequence[Array], before: Sequence[Array], unit: complex = 1.0) -> list[Array]:
-    return [(b - a) / unit for a, b in zip(before, after, strict=True)]
+def _is_one_slope(
+    moved: Callable[[complex], list[Array]], step: float, smallest: Sequence[Array], rounding: Sequence[float]
+) -> bool:
+    shifts = zip(moved(step), moved(-step), moved(1j * step), moved(-1j * step), smallest, rounding, strict=True)
+    for right, left, up, down, least_step, noise in shifts:
+        along, across = (right - left) / (2 * step), (up - down) / (2j * step)
+        apart = np.maximum(np.abs(along - across), np.abs(along - least_step))
+        size = np.abs(along) + np.abs(across) + np.abs(least_step)
+        if not (apart <= RIEMANN * size + noise / step).all():
+            return False
+    return True
 
 
 def _shift(x: Array, rng: np.random.Generator) -> Array:

@@ -162,6 +162,23 @@ def test_what_is_not_holomorphic_is_left_to_differences(name: str, kernel: Any, 
     assert (row["method"], row["passed"]) == ("differences", True)
 
 
+def rounded(x: Any) -> Any:
+    """sin x, with a rounding in the imaginary part that is as large as the real one's."""
+    return np.sin(x) + (1e-17j if x.dtype.kind == "c" else 0.0)
+
+
+def turned(x: Any) -> Any:
+    """x², by way of numbers that are imaginary."""
+    return ((x + 1j * x) * (x - 1j * x) / 2).astype(x.dtype) if x.dtype.kind == "c" else x * x
+
+
+def test_a_step_that_rounding_would_swallow_is_not_taken() -> None:
+    row = of_one(planted(rounded, cosine(1.0)))
+    assert (row["method"], row["passed"]) == ("differences", True)
+    inside = planted(turned, Partials((lambda out, x: 2.0 * x,)))
+    assert of_one(inside)["passed"]
+
+
 def test_where_complex_numbers_leave_the_domain_differences_go_on() -> None:
     """The root of a negative number is no NaN for complex numbers: what is selected elsewhere is not the same."""
     root = planted(np.sqrt, Partials((lambda out, x: 0.5 * ops.reciprocal(out),)))
