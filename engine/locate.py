@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.calls import Question
-from engine.core import CONSTANT, INPUT, RESULT, Node
-from engine.errors import EngineError
+from engine.core import INPUT, RESULT, Node
+from engine.errors import EngineError, LimitExceeded
 from engine.execute import run
 from engine.limits import Limits
 from engine.plan import make_plan
 from engine.slopes import Fold, Tick, arrays_of, folded, size_along, weights_like
-from engine.types import Array, is_inexact
+from engine.types import Array, Dtype, is_inexact
 from engine.warnings import Notice
 
 SHRINK = 64.0
@@ -89,9 +89,11 @@ def _kept(
     fold: Fold, tensors: Mapping[str, Array], name: str, direction: Array, tick: Tick
 ) -> dict[Node, tuple[Around, ...]]:
     """What every node that moves is around the point. Raises LimitExceeded."""
-    live = fold.targets[0].graph.live(fold.targets)
-    plan = make_plan([node for node in live if node.op is not CONSTANT])
-    moving = _moving(live, name)
+    graph, plan = fold.targets[0].graph, make_plan(fold.targets)
+    moving = _moving(graph.live(fold.targets), name)
+    held = (1 + 2 * len(STEPS)) * sum(node.nbytes for node in moving)
+    if held > graph.limits.peak_bytes:
+        raise LimitExceeded("peak_bytes", graph.limits.peak_bytes, held, "bytes of all values around the point")
     size = size_along(tensors[name], direction) or 1.0
     runs = []
     for at in (0.0, *(-h for h in STEPS), *STEPS):
@@ -115,12 +117,20 @@ def _keeping(seen: dict[Node, tuple[Array, ...]], moving: Mapping[Node, None]) -
 
 
 def _moving(live: Sequence[Node], name: str) -> dict[Node, None]:
-    """What depends on an input at all, differentiably or not, in order."""
+    """What depends on an input, differentiably or not, in order; up to where it is rounded to single precision.
+
+    What comes after that goes in stairs, and small steps tell nothing of it.
+    """
     found: dict[Node, None] = {}
     for node in live:
-        if (node.op is INPUT and node.attrs["name"] == name) or any(x in found for x in node.inputs):
+        moves = (node.op is INPUT and node.attrs["name"] == name) or any(x in found for x in node.inputs)
+        if moves and not any(_is_single(spec.dtype) for spec in node.specs):
             found[node] = None
     return found
+
+
+def _is_single(dtype: Dtype) -> bool:
+    return is_inexact(dtype) and np.finfo(dtype).eps > np.finfo(np.float64).eps
 
 
 # What bends, jumps or ends

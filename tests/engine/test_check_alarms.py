@@ -81,6 +81,22 @@ def test_every_op_passes_and_nothing_is_said_of_it(case: Case, order: int) -> No
         assert found["passed"] or said & {"untracked", "derivative_differs"}
 
 
+def takes_complex(case: Case) -> bool:
+    """Whether every operand that takes real numbers takes complex ones and the result has no free phase."""
+    kinds = [each.kinds for each in case.op.operands if "f" in each.kinds]
+    return bool(kinds) and all("c" in each for each in kinds) and case.op.name not in ("svd", "eigh", "eig", "qr")
+
+
+@pytest.mark.parametrize("case", [each for each in cases() if each.number == 0 and takes_complex(each)], ids=ids)
+def test_every_op_passes_for_complex_numbers(case: Case) -> None:
+    case = case.of("complex128")
+    try:
+        found = check(Question("check", case.program, tensors(case.drawn)), LIMITS)
+    except NotDifferentiable:
+        return
+    assert found["passed"] or case.op.name in ON_PURPOSE, found
+
+
 @pytest.mark.parametrize("expression", ROUNDED)
 def test_what_is_rounded_on_the_way_passes(expression: str) -> None:
     assert passes(expression, [0.3, 1.7], 1, "float64")
