@@ -298,9 +298,9 @@ def _program(targets: Sequence[Node]) -> Program:
 
 
 def _stays_complex(node: Node) -> bool:
-    """Whether what goes in complex comes out so: no magnitude, no comparison, no cast."""
+    """Whether what goes in complex comes out so: no conjugate, no magnitude, no comparison, no cast."""
     is_complex = any(spec.dtype.kind == "c" for x in node.inputs for spec in x.specs)
-    return not is_complex or all(spec.dtype == DTYPES["complex128"] for spec in node.specs)
+    return not is_complex or (node.op.holomorphic and all(spec.dtype == DTYPES["complex128"] for spec in node.specs))
 
 
 class _NotHolomorphicError(ValueError):
