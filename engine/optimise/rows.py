@@ -136,7 +136,6 @@ x * x                       => square(x)                           # one operand
     if is_long(x)
 sqrt(x * x)                 => abs(x)                              # no overflow; its slope at 0 is another
 x ** 2                      => square(x)                           # no power
-x ** 3                      => x * square(x)                       # no power
 x ** -1                     => reciprocal(x)                       # no power
 x / c                       => x * (1 / c)                         # exact, and products are faster
     if is_power_of_two(c)

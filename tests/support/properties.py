@@ -312,7 +312,7 @@ def derivatives_are_as_declared(case: Case) -> None:
 def optimised_agrees_with_plain(case: Case) -> None:
     """Value, tangent, gradient and second order move by 2 ulp at most, optimised afterwards or before as well.
 
-    In single precision they may move further towards what double precision gives.
+    In single precision, where truth is known, they may be nearer to it, or further from it by 2 ulp of the largest.
     """
     plain, safe = Derived(case), Derived(case)
     safe.results = tuple(optimised(safe.results, "before").nodes)
@@ -325,7 +325,8 @@ def optimised_agrees_with_plain(case: Case) -> None:
             if not are_near(a, b).all():
                 assert case.dtype == "float32", f"{nodes[at]}: {a}, expected {b}"
                 truth = _in_double_precision(case, scene)[at]
-                assert (are_near(a, b) | (np.abs(a - truth) <= np.abs(b - truth))).all(), f"{a}, not {b}, for {truth}"
+                slack = 2 * np.spacing(np.abs(b).max())
+                assert (np.abs(a - truth) <= np.abs(b - truth) + slack).all(), f"{a}, not {b}, for {truth}"
 
 
 def _in_double_precision(case: Case, scene: Derived) -> list[Array]:
