@@ -208,12 +208,13 @@ cholesky_solve = composite(
     _cholesky_solve,
     operands=ANYS,
     attrs={"upper": UPPER},
-    guard=small_enough,
+    guard=lambda limits, b, factor, **attrs: small_enough(limits, factor),
     family="linear algebra",
     samples=(
         Sample(((3,), TRIANGLE)),
         Sample(((3, 2), TRIANGLE), {"upper": True}),
         Sample(((2, 3, 2), TRIANGLES)),
+        Sample(((3, 2049), TRIANGLE)),
         Sample(((0, 2), (0, 0))),
     ),
     refusals=(
