@@ -28,11 +28,13 @@ ASKED = [(case, call) for case in CASES for call in (*OF_ALL, *(OF_FIRST if case
 
 
 def scalar(case: Case) -> Program:
-    """The sum of squares of the first result that has a derivative."""
+    """The sum of squares, or its real part, of the first result that has a derivative."""
     results = zip(case.program.outputs, Scene(case).results, strict=True)
-    ref = next(ref for (_, ref), node in results if is_inexact(node.dtype))
+    ref, node = next((ref, node) for (_, ref), node in results if is_inexact(node.dtype))
     square, total = Statement("square_", ops.multiply, (ref, ref)), Statement("total_", ops.sum, (Ref("square_"),))
-    return replace(case.program, statements=(*case.program.statements, square, total), outputs=(("s", Ref("total_")),))
+    last = Statement("last_", ops.real if node.dtype.kind == "c" else ops.positive, (Ref("total_"),))
+    statements = (*case.program.statements, square, total, last)
+    return replace(case.program, statements=statements, outputs=(("s", Ref("last_")),))
 
 
 def moving(case: Case) -> list[str]:
