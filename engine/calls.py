@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from engine.basis import Cutting
 from engine.core import INPUT, Graph, Node, ops
 from engine.derivative import filled
 from engine.errors import (
@@ -38,6 +39,7 @@ from engine.errors import (
     pointer_to,
 )
 from engine.execute import refuse_non_finite, run
+from engine.jacobians import jacobian
 from engine.limits import Limits
 from engine.optimise import optimised
 from engine.plan import Plan, make_plan
@@ -158,8 +160,23 @@ class Compiled:
 
 
 def compile_question(question: Question, limits: Limits, tick: Callable[[], None] | None = None) -> Compiled:
-    """Build, differentiate, batch and plan. Raises what the graph, the call or the limits refuse."""
-    scene = Scene(question, Graph(limits=limits, tick=tick, masked=question.nan_policy == "mask"))
+    """Build, differentiate, batch and plan. Raises what the graph, the call or the limits refuse.
+
+    A call that sweeps over a basis is compiled again, with the basis cut finer, until its plan is within the limits.
+    """
+    cutting: Cutting | None = Cutting()
+    while True:
+        assert cutting is not None
+        try:
+            return _compile(question, Graph(limits=limits, tick=tick, masked=question.nan_policy == "mask"), cutting)
+        except LimitExceeded as error:
+            cutting = cutting.finer(error)
+            if cutting is None:
+                raise
+
+
+def _compile(question: Question, graph: Graph, cutting: Cutting) -> Compiled:
+    scene = Scene(question, graph, cutting)
     answer = with_axes(CALLS[question.call](scene), scene)
     scene.graph.origin = None
     names = _output_names(answer.derived, set(scene.built.inputs))
@@ -215,8 +232,9 @@ def _leaves(tree: Tree, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 class Scene:
     """The typed graph of a question, and the seeds that its call asks for."""
 
-    def __init__(self, question: Question, graph: Graph) -> None:
+    def __init__(self, question: Question, graph: Graph, cutting: Cutting | None = None) -> None:
         self.question = question
+        self.cutting = cutting or Cutting()
         self.graph = graph
         self.batch_size = _batch_size(question)
         _check_names(question, graph.limits)
@@ -615,28 +633,11 @@ def _expanded(
 
 
 def _jacobian(scene: Scene) -> Answer:
-    """∂output/∂x in shape output + x: by columns where x is the smaller, else by rows, unless the mode is given.
-
-    Of a real output by a complex x it is the gradient, which rows give; of a complex output by a real x columns give
-    both parts.
-    """
-    outputs, mode = scene.differentiable, scene.question.mode
-    blocks: dict[tuple[str, str], Node] = {}
-
-    def is_forward(output: Node, x: Node) -> bool:
-        if is_complex(output) != is_complex(x):
-            return is_complex(output)
-        return mode == "forward" or (mode == "auto" and x.size < output.size)
-
-    for by, x in scene.wrt.items():
-        for name, node in outputs.items():
-            _refuse_unholomorphic(by, x, name, node)
-        chosen = {name: node for name, node in outputs.items() if is_forward(node, x)}
-        blocks |= {(name, by): block for name, block in _columns(chosen, x).items()}
-    for name, node in outputs.items():
-        chosen = {by: x for by, x in scene.wrt.items() if not is_forward(node, x)}
-        blocks |= {(name, by): block for by, block in _rows(node, chosen).items()}
-    table = {name: {by: blocks[name, by] for by in scene.wrt} for name in outputs}
+    """∂output/∂x in shape output + x."""
+    for name, output in scene.differentiable.items():
+        for by, x in scene.wrt.items():
+            _refuse_unholomorphic(by, x, name, output)
+    table = jacobian(scene.differentiable, scene.wrt, scene.question.mode, scene.cutting)
     return Answer({"values": dict(scene.outputs)}, {"jacobian": table})
 
 
@@ -645,45 +646,8 @@ def _hessian(scene: Scene) -> Answer:
     for name, x in scene.wrt.items():
         _refuse_complex(name, x, "a Hessian has four real numbers for each pair of complex ones")
     gradients = scene.gradients()
-    columns = {by: _columns(gradients, x) for by, x in scene.wrt.items()}
-    table = {name: {by: columns[by][name] for by in scene.wrt} for name in gradients}
+    table = jacobian(gradients, scene.wrt, "forward", scene.cutting)
     return Answer({"values": dict(scene.outputs), "gradients": gradients}, {"hessian": table})
-
-
-def _columns(outputs: Mapping[str, Node], x: Node) -> dict[str, Node]:
-    """∂output/∂x of each output, by one forward sweep over a basis of x."""
-    t = _probe(x)
-    images = forward({x: t}, list(outputs.values()))
-    found = _over_basis(t, images, [node.spec for node in outputs.values()])
-    return {
-        name: ops.permute_dims(block, axes=(*range(x.rank, block.rank), *range(x.rank)))
-        for name, block in zip(outputs, found, strict=True)
-    }
-
-
-def _rows(output: Node, wrt: Mapping[str, Node]) -> dict[str, Node]:
-    """∂output/∂x by each x, by one reverse sweep over a basis of the output."""
-    g = _probe(output)
-    images = reverse([(output, g)], list(wrt.values()))
-    if is_complex(output):  # of a holomorphic output reverse mode gives the conjugates
-        images = [image and ops.conj(image) for image in images]
-    return dict(zip(wrt, _over_basis(g, images, [x.spec for x in wrt.values()]), strict=True))
-
-
-def _probe(node: Node) -> Node:
-    """A leaf in the spec of `node` that batching replaces by every basis vector; it never gets a tensor."""
-    return node.graph.input(f"probe/{node.index}", node.spec)
-
-
-def _over_basis(probe: Node, images: Sequence[Node | None], specs: Sequence[Spec]) -> list[Node]:
-    """Images, which are linear in `probe` and have these specs, at every basis vector: shape probe + image."""
-    identity = ops.eye.on(probe.graph, n_rows=probe.size, dtype=probe.dtype.name)
-    basis = ops.reshape(identity, shape=(probe.size, *probe.shape))
-    known = [
-        filled(probe.graph, 0, spec) if image is None else image for image, spec in zip(images, specs, strict=True)
-    ]
-    rows = batch({probe: basis}, known)
-    return [ops.reshape(row, shape=(*probe.shape, *spec.shape)) for row, spec in zip(rows, specs, strict=True)]
 
 
 CALLS: dict[str, Callable[[Scene], Answer]] = {

@@ -382,6 +382,9 @@ class Op:
     derivative: Derivative | None = None
     expand: Callable[..., Any] | None = None
     batch: Callable[..., Any] | None = None
+    diagonal: Callable[..., Node | None] | None = None
+    """How a linear operand that is diagonal under a new first axis is met: (node, its place, its diagonal, rows) gives
+    those rows of the batched result; see engine.basis. None where that is nothing special."""
     canonical: Callable[..., Attrs] | None = None
     returns: Callable[..., Dtype | tuple[Dtype, ...]] | None = None
     same: Callable[..., Node | None] | None = None

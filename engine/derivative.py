@@ -63,9 +63,14 @@ def _scaled(g: Node, factor: complex) -> Node | None:
 
 def is_one(node: Node) -> bool:
     """Whether a node is the constant one, perhaps stretched: the cotangent that most sweeps start from."""
+    return is_constant(node, 1)
+
+
+def is_constant(node: Node, number: float) -> bool:
+    """Whether a node is one constant number, perhaps stretched."""
     if node.op is ops.broadcast_to:
         node = node.inputs[0]
-    return node.value is not None and node.size == 1 and bool(node.value == 1)
+    return node.value is not None and node.size == 1 and bool(node.value == number)
 
 
 @overload
@@ -120,7 +125,7 @@ class Partials:
     kind: ClassVar[str] = "elementwise"
     is_flat: ClassVar[bool] = False
 
-    def _slope(self, node: Node, at: int) -> Slope:
+    def slope(self, node: Node, at: int) -> Slope:
         """The partial of `node` by its operand number `at`, emitted once per graph, and only when it is asked for."""
         known = node.graph.slopes
         if (node, at) not in known:
@@ -133,19 +138,19 @@ class Partials:
         total: Node | None = None
         for at, t in enumerate(tangents):
             if t is not None:
-                total = plus(total, times(t, self._slope(node, at)))
+                total = plus(total, times(t, self.slope(node, at)))
         return None if total is None else ops.broadcast_to(cast(total, node.dtype), shape=node.shape)
 
     def reverse(self, node: Node, g: Node, wanted: Sequence[bool]) -> list[Node | None]:
         return [
-            unbroadcast(times(g, conj(self._slope(node, at))), x.shape) if wanted[at] else None
+            unbroadcast(times(g, conj(self.slope(node, at))), x.shape) if wanted[at] else None
             for at, x in enumerate(node.inputs)
         ]
 
     def taylor(self, node: Node, order: int) -> Series | None:
         if any(isinstance(slope, Refused) for slope in self.slopes):
             return None
-        slopes = [self._slope(node, at) for at in range(len(node.inputs))]
+        slopes = [self.slope(node, at) for at in range(len(node.inputs))]
         moving = any(isinstance(slope, Node) and slope.dtype.kind != "b" for slope in slopes)
         return None if moving else _as_linear(self, node, order)
 

@@ -218,7 +218,7 @@ class JacobianRequest(Request):
     call: ClassVar[str] = "jacobian"
 
     mode: Literal["auto", "forward", "reverse"] = "auto"
-    """Columns (forward) or rows (reverse) first; auto takes the fewer."""
+    """Columns (forward) or rows (reverse) first; auto takes what costs less."""
 
 
 class HessianRequest(Request):

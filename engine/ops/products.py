@@ -16,9 +16,9 @@ import numpy as np
 
 from engine import attrs
 from engine.core import Node, Op, Refusal, Sample, define, ops
-from engine.derivative import Bilinear, times, unbroadcast
+from engine.derivative import Bilinear, is_one, times, unbroadcast
 from engine.errors import InvalidGraph, ShapeMismatch
-from engine.families import NUMERICS, aligned, composite
+from engine.families import NUMERICS, aligned, composite, span
 from engine.ops.contracting import Term, contracted
 from engine.types import Shape, axes_of, axis_of, broadcast
 
@@ -40,13 +40,21 @@ def _matmul_shape(a: Shape, b: Shape) -> Shape:
 
 def _matmul(a: Any, b: Any) -> Any:
     # NumPy loops over a stack even where the other factor is one matrix; one tall product does the same.
-    if b.ndim <= 2 < a.ndim and a.flags.c_contiguous:
-        rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+    if b.ndim <= 2 < a.ndim and (rows := _viewed(a, (math.prod(a.shape[:-1]), a.shape[-1]))) is not None:
         return np.matmul(rows, b).reshape(a.shape[:-1] + b.shape[1:])
-    if a.ndim == 2 < b.ndim and b.shape[-1] == 1 and b.flags.c_contiguous:
-        rows = b.reshape(math.prod(b.shape[:-2]), b.shape[-2])
-        return np.matmul(rows, a.T).reshape((*b.shape[:-2], a.shape[0], 1))
+    if a.ndim == 2 < b.ndim and b.shape[-1] == 1:
+        rows = _viewed(b, (math.prod(b.shape[:-2]), b.shape[-2]))
+        if rows is not None:
+            return np.matmul(rows, a.T).reshape((*b.shape[:-2], a.shape[0], 1))
     return np.matmul(a, b)
+
+
+def _viewed(x: Any, shape: Shape) -> Any:
+    """The array in another shape, where that takes no copy; else None."""
+    try:
+        return np.reshape(x, shape, copy=False)
+    except ValueError:
+        return None
 
 
 def _left_cotangent(g: Node, a: Node, b: Node) -> Node | None:
@@ -82,6 +90,20 @@ def _matmul_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> 
     return ops.reshape(ops.matmul(*stacks), shape=(size, *node.shape))
 
 
+def _matmul_diagonal(node: Node, at: int, scale: Node, rows: range) -> Node | None:
+    """A vector with one element that is not 0 picks a row of the other factor, or a column, and scales it."""
+    if scale.rank != 1:
+        return None
+    other = node.inputs[1 - at]
+    if other.rank > 1:
+        other = ops.moveaxis(other, source=(-2, -1)[at], destination=0)
+    picked = span(other, 0, rows.start, rows.stop)
+    if is_one(scale):
+        return picked
+    factors = span(scale, 0, rows.start, rows.stop)
+    return ops.reshape(factors, shape=(len(rows), *(1,) * (picked.rank - 1))) * picked
+
+
 def _matmul_flops(out: Shape, a: Shape, b: Shape) -> int:
     return 2 * math.prod(out) * a[-1]
 
@@ -99,6 +121,7 @@ matmul = define(
     kernel=_matmul,
     derivative=Bilinear(left=_left_cotangent, right=_right_cotangent),
     batch=_matmul_batch,
+    diagonal=_matmul_diagonal,
     flops=_matmul_flops,
     scratch=_matmul_scratch,
     family="products",

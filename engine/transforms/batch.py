@@ -24,7 +24,7 @@ def batch(replacements: Mapping[Node, Node], outputs: Sequence[Node]) -> list[No
     for node in outputs[0].graph.live(outputs):
         if node not in known and any(x in known for x in node.inputs):
             node.graph.origin = node.origin
-            known[node] = _batched(node, [known.get(x, x) for x in node.inputs], [x in known for x in node.inputs])
+            known[node] = in_batch(node, [known.get(x, x) for x in node.inputs], [x in known for x in node.inputs])
     return [known[node] if node in known else spread(node, size) for node in outputs]
 
 
@@ -33,7 +33,8 @@ def spread(node: Node, size: int) -> Node:
     return ops.broadcast_to(node, shape=(size, *node.shape))
 
 
-def _batched(node: Node, args: Sequence[Any], batched: Sequence[bool]) -> Any:
+def in_batch(node: Node, args: Sequence[Any], batched: Sequence[bool]) -> Any:
+    """The op of `node` on `args`, of which those flagged in `batched` have the new axis in front."""
     if node.op is RESULT:
         return args[0][node.attrs["index"]]
     if node.op.batch is not None:
