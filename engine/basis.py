@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from engine.core import Node, cast, ops
 from engine.derivative import Bilinear, Linear, Partials, filled, is_constant, times
 from engine.errors import LimitExceeded
-from engine.families import batch_aligned, span
+from engine.families import acts_in_place, span
 from engine.transforms.batch import in_batch, spread
 
 CUT_FOR = ("peak_bytes", "elements")
@@ -206,11 +206,6 @@ def _unit_rows(scale: Node, rows: range) -> Node:
         own = span(ops.reshape(scale, shape=(scale.size,)), 0, rows.start, rows.stop)
         matrix = ops.undiagonal(own, shape=(len(rows), scale.size), offset=rows.start)
     return ops.reshape(matrix, shape=(len(rows), *scale.shape))
-
-
-def acts_in_place(node: Node) -> bool:
-    """Whether `node` acts element by element on operands that broadcast."""
-    return node.op.batch is batch_aligned
 
 
 def _is_sum(node: Node) -> bool:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from engine.basis import Cutting
+from engine.compressed import sparse_hessian, sparse_jacobian
 from engine.core import INPUT, Graph, Node, ops
 from engine.derivative import filled
 from engine.errors import (
@@ -74,6 +75,8 @@ class Question:
     order: int = 1
     path: Sequence[str] | None = None
     mode: str = "auto"
+    sparse: bool = False
+    """Whether Jacobians and Hessians come as their nonzeros."""
     ones: bool = False
     """Whether an output without a cotangent gets ones."""
     nan_policy: str = "ieee"
@@ -86,7 +89,7 @@ class Question:
 
 
 class Answer(NamedTuple):
-    """What a call emits. Stacks of seeds act on `derived` only."""
+    """What a call emits: nodes, and arrays that no tensor changes. Stacks of seeds act on `derived` only."""
 
     plain: dict[str, Tree]
     derived: dict[str, Tree]
@@ -105,7 +108,7 @@ class Compiled:
     question: Question
     built: Built
     tree: Tree
-    """The answer, with a Place at each leaf."""
+    """The answer, with a Place at each leaf, or an array where that is known already."""
     derivative: Mapping[str, Node]
     """The nodes of the derivative, by names that are fit for outputs: such as can be differentiated again."""
     results: Sequence[Node]
@@ -114,11 +117,13 @@ class Compiled:
     """How many fewer nodes run than the graph and its derivative have."""
     alarms: Mapping[Node, Notice] = field(default_factory=dict)
     """What rules have to say where a node turns out true (engine.blame)."""
+    fixed: Sequence[Array] = ()
+    """The arrays among the leaves of `tree`."""
 
     @property
     def answer_bytes(self) -> int:
         """Bytes of all tensors of the answer."""
-        return sum(node.spec.nbytes for node in self.results)
+        return sum(node.spec.nbytes for node in self.results) + sum(each.nbytes for each in self.fixed)
 
     def run(self, tensors: Mapping[str, Array], tick: Callable[[], None] | None = None) -> Tree:
         """The answer, with arrays at its leaves. `tensors` as `bind` gives them. Raises what kernels refuse."""
@@ -128,7 +133,7 @@ class Compiled:
         except NonFinite as error:
             self._say_whose_derivative(error)
             raise
-        return map_tree(self.tree, lambda place: results[place.at])
+        return map_tree(self.tree, lambda leaf: results[leaf.at] if isinstance(leaf, Place) else leaf)
 
     def _say_whose_derivative(self, error: NonFinite) -> None:
         """Name the posted op where it was one of its derivative's that gave the number."""
@@ -182,14 +187,18 @@ def _compile(question: Question, graph: Graph, cutting: Cutting) -> Compiled:
     names = _output_names(answer.derived, set(scene.built.inputs))
     answer, live = scene.lean(answer)
     leaves: list[Node] = []
+    fixed: list[Array] = []
 
-    def place(node: Node) -> Place:
-        leaves.append(node)
+    def place(leaf: Node | Array) -> Place | Array:
+        if not isinstance(leaf, Node):
+            fixed.append(leaf)
+            return leaf
+        leaves.append(leaf)
         return Place(len(leaves) - 1)
 
     tree = map_tree(answer.plain | answer.derived, place)
     plan, removed = make_plan(leaves, live), max(scene.removed, 0)
-    return Compiled(question, scene.built, tree, names, leaves, plan, removed, _alarms(scene))
+    return Compiled(question, scene.built, tree, names, leaves, plan, removed, _alarms(scene), fixed)
 
 
 def _alarms(scene: Scene) -> dict[Node, Notice]:
@@ -459,7 +468,7 @@ def _one_size(stacked: Mapping[Node, Node]) -> Mapping[Node, Node]:
 def _batched(tree: Tree, replacements: Mapping[Node, Node]) -> Tree:
     nodes = [node for _, node in _leaves(tree, ())]
     new = iter(batch(replacements, nodes))
-    return map_tree(tree, lambda node: next(new))
+    return map_tree(tree, lambda leaf: next(new) if isinstance(leaf, Node) else leaf)
 
 
 # The calls
@@ -637,7 +646,8 @@ def _jacobian(scene: Scene) -> Answer:
     for name, output in scene.differentiable.items():
         for by, x in scene.wrt.items():
             _refuse_unholomorphic(by, x, name, output)
-    table = jacobian(scene.differentiable, scene.wrt, scene.question.mode, scene.cutting)
+    way = sparse_jacobian if scene.question.sparse else jacobian
+    table = way(scene.differentiable, scene.wrt, scene.question.mode, scene.cutting)
     return Answer({"values": dict(scene.outputs)}, {"jacobian": table})
 
 
@@ -646,7 +656,11 @@ def _hessian(scene: Scene) -> Answer:
     for name, x in scene.wrt.items():
         _refuse_complex(name, x, "a Hessian has four real numbers for each pair of complex ones")
     gradients = scene.gradients()
-    table = jacobian(gradients, scene.wrt, "forward", scene.cutting)
+    table: Tree
+    if scene.question.sparse:
+        table = sparse_hessian(gradients, scene.wrt, scene.cutting)
+    else:
+        table = jacobian(gradients, scene.wrt, "forward", scene.cutting)
     return Answer({"values": dict(scene.outputs), "gradients": gradients}, {"hessian": table})
 
 

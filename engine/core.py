@@ -385,6 +385,9 @@ class Op:
     diagonal: Callable[..., Node | None] | None = None
     """How a linear operand that is diagonal under a new first axis is met: (node, its place, its diagonal, rows) gives
     those rows of the batched result; see engine.basis. None where that is nothing special."""
+    links: Callable[..., tuple[Any, Any]] | None = None
+    """Which elements depend on which, from (node, an operand's place), where engine.sparsity would not find it: labels
+    of the operand's elements and of the result's; an element depends on those that bear its own label."""
     canonical: Callable[..., Attrs] | None = None
     returns: Callable[..., Dtype | tuple[Dtype, ...]] | None = None
     same: Callable[..., Node | None] | None = None

@@ -115,6 +115,11 @@ def with_rank(arg: Node, rank: int) -> Node:
     return ops.reshape(arg, shape=(size, *(1,) * (rank - len(own)), *own))
 
 
+def acts_in_place(node: Node) -> bool:
+    """Whether an element of `node` depends on those in its own place only, operands being broadcast."""
+    return node.op.batch is batch_aligned
+
+
 def batch_shifted(*names: str) -> BatchRule:
     """For one operand and attributes that count axes from the front: every count goes up by one."""
 

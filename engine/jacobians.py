@@ -70,10 +70,11 @@ def _cheapest(outputs: Nodes, wrt: Nodes, mode: str, cutting: Cutting) -> Blocks
     if mode == "reverse" or CLEAR * rows <= columns:
         return by_rows(outputs, wrt, cutting)
     found = [by_rows(outputs, wrt, cutting), by_columns(outputs, wrt, cutting)]
-    return min(found, key=lambda blocks: _cost(list(blocks.values())))
+    return min(found, key=lambda blocks: cost_of(list(blocks.values())))
 
 
-def _cost(nodes: Sequence[Node]) -> int:
+def cost_of(nodes: Sequence[Node]) -> int:
+    """Floating-point operations of a plan of these nodes."""
     return sum(flops_of(node) for node in nodes[0].graph.live(nodes) if node.inputs)
 
 

@@ -27,6 +27,7 @@ class Limits:
     arity: int = _at_most(64, "Operands of one node.")
     names: int = _at_most(256, "Inputs of a graph, and outputs of a graph.")
     peak_bytes: int = _at_most(1 << 30, "Bytes that a planned run holds at its peak.")
+    nonzeros: int = _at_most(20_000_000, "Entries of a sparse derivative, and of a pattern on the way to it.")
     taylor_order: int = _at_most(64, "Order of Taylor coefficients, and of derivatives by `order`.")
     nested_order: int = _at_most(16, "Order of a mixed derivative: the length of its `path`.")
     expression_characters: int = _at_most(65_536, "Characters of one expression.")

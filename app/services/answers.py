@@ -6,6 +6,7 @@ costs more; what is known to be larger goes to one of a few threads. The figures
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -109,7 +110,12 @@ class Answers:
 
 
 def _compile_effort(question: Question) -> int:
-    """Posted nodes, times what the call makes of each: the square of the order, or a sweep for each wrt."""
+    """Posted nodes, times what the call makes of each: the square of the order, or a sweep for each wrt.
+
+    A sparse derivative takes time for each element as well, so it is no small thing whatever the graph.
+    """
+    if question.sparse:
+        return sys.maxsize
     order = len(question.path) if question.path is not None else question.order
     sweeps = len(question.inputs) if question.call in ("jacobian", "hessian") else max(order, 1) ** 2
     return len(question.program.statements) * max(sweeps, 1)

@@ -43,6 +43,7 @@ def question_of(request: Request, limits: Limits) -> Question:
         order=1 if order is None else order,
         path=path,
         mode=getattr(request, "mode", "auto"),
+        sparse=getattr(request, "sparse", False),
         ones=ones,
         nan_policy=request.nan_policy,
     )

@@ -111,9 +111,23 @@ EXAMPLES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
             "Of A·x² by x",
             expression="A @ (x * x)",
             inputs={"A": {"data": [[1, 2], [3, 4]], "requires_grad": False}, "x": [1, 2]},
-        )
+        ),
+        "sparse": _example(
+            "Differences of neighbours, as nonzeros",
+            expression="x[1:] - x[:-1]**2",
+            inputs={"x": [1, 2, 3, 4]},
+            sparse=True,
+        ),
     },
-    HessianRequest: {"blocks": _example("All blocks of x²·y", expression="x**2 * y", inputs={"x": 3, "y": 5})},
+    HessianRequest: {
+        "blocks": _example("All blocks of x²·y", expression="x**2 * y", inputs={"x": 3, "y": 5}),
+        "sparse": _example(
+            "Rosenbrock's function: three diagonals",
+            expression="sum(100 * (x[1:] - x[:-1]**2)**2 + (1 - x[:-1])**2)",
+            inputs={"x": [1, 2, 3, 4]},
+            sparse=True,
+        ),
+    },
     HvpRequest: {
         "cube": _example("6x·v for Σx³", expression="sum(x**3)", inputs={"x": [1, 2]}, vectors={"x": [1, 10]})
     },

@@ -220,11 +220,17 @@ class JacobianRequest(Request):
     mode: Literal["auto", "forward", "reverse"] = "auto"
     """Columns (forward) or rows (reverse) first; auto takes what costs less."""
 
+    sparse: bool = False
+    """Blocks as their nonzeros, by rows, in as many products with vectors as it takes to tell them apart."""
+
 
 class HessianRequest(Request):
     """The Hessian of a scalar output, in blocks."""
 
     call: ClassVar[str] = "hessian"
+
+    sparse: bool = False
+    """Blocks as their nonzeros, by rows, in as many products with vectors as it takes to tell them apart."""
 
 
 class HvpRequest(Request):
@@ -360,15 +366,34 @@ class JvpAnswer(Derived):
     """By output."""
 
 
+class SparseOut(Model):
+    """A matrix by its rows (CSR), whose axes are those of the output and of the wrt, flattened in C order.
+
+    Entries that are not listed are zero whatever the inputs; those listed may be.
+    """
+
+    indptr: TensorOut
+    """Row i has the entries from indptr[i] to indptr[i + 1]."""
+    indices: TensorOut
+    """The column of each entry, ascending in a row."""
+    values: TensorOut
+    """With the leading axis of `batch`, where there is one."""
+    shape: list[int]
+    """Size of the output, size of the wrt."""
+
+
+BlocksOut = dict[str, TensorOut | SparseOut]
+
+
 class JacobianAnswer(Derived):
-    jacobian: dict[str, TensorsOut]
-    """By output, then wrt: shape output + wrt."""
+    jacobian: dict[str, BlocksOut]
+    """By output, then wrt: shape output + wrt, or a sparse matrix."""
 
 
 class HessianAnswer(Derived):
     gradients: TensorsOut
-    hessian: dict[str, TensorsOut]
-    """By wrt, then wrt: shape wrt + wrt."""
+    hessian: dict[str, BlocksOut]
+    """By wrt, then wrt: shape wrt + wrt, or a sparse matrix."""
 
 
 class HvpAnswer(Derived):

@@ -104,6 +104,17 @@ def _matmul_diagonal(node: Node, at: int, scale: Node, rows: range) -> Node | No
     return ops.reshape(factors, shape=(len(rows), *(1,) * (picked.rank - 1))) * picked
 
 
+def _matmul_links(node: Node, at: int) -> tuple[Any, Any]:
+    """A row of the first factor, a column of the second, of the same stack, meet in each element."""
+    x = node.inputs[at]
+    mixed = (-1, -2)[at] if x.rank > 1 else -1
+    kept = [1 if axis - x.rank == mixed else size for axis, size in enumerate(x.shape)]
+    numbers = np.arange(math.prod(kept)).reshape(kept)
+    # In the result the mixed axis is the other factor's, if neither is a vector.
+    shown = np.squeeze(numbers, axis=mixed) if min(x.rank, node.inputs[1 - at].rank) == 1 else numbers
+    return np.broadcast_to(numbers, x.shape).ravel(), np.broadcast_to(shown, node.shape).ravel()
+
+
 def _matmul_flops(out: Shape, a: Shape, b: Shape) -> int:
     return 2 * math.prod(out) * a[-1]
 
@@ -122,6 +133,7 @@ matmul = define(
     derivative=Bilinear(left=_left_cotangent, right=_right_cotangent),
     batch=_matmul_batch,
     diagonal=_matmul_diagonal,
+    links=_matmul_links,
     flops=_matmul_flops,
     scratch=_matmul_scratch,
     family="products",

@@ -77,6 +77,13 @@ BOUNDS = [
         {"expression": "sum(exp(arange(2000) * x))", **X},
     ),
     Bound(
+        "nonzeros",
+        4,
+        {"expression": "sum(x) * x", "inputs": {"x": [1, 2]}, "sparse": True},
+        {"expression": "sum(x) * x", "inputs": {"x": [1, 2, 3]}, "sparse": True},
+        "/grad/jacobian",
+    ),
+    Bound(
         "taylor_order",
         3,
         {"expression": "exp(x)", **X, "order": 3},

@@ -116,6 +116,10 @@ REQUESTS = [
         label="outputs",
     ),
     Request("peak_bytes", held, maximum=1_000),
+    Request(
+        "nonzeros",
+        lambda n, limits: ask("jacobian", "x * x", {"x": np.ones(n)}, sparse=True, limits=limits),
+    ),
     Request("taylor_order", lambda n, limits: ask("nth", "sin(x)", {"x": 1.0}, order=n, limits=limits), label="nth"),
     Request(
         "taylor_order",

@@ -41,7 +41,10 @@ async def jvp(posted: Annotated[Posted[models.JvpRequest], reading(models.JvpReq
 async def jacobian(
     posted: Annotated[Posted[models.JacobianRequest], reading(models.JacobianRequest)],
 ) -> Response:
-    """Every output by every wrt, in shape output + wrt."""
+    """Every output by every wrt, in shape output + wrt, or as nonzeros by `sparse`.
+
+    What would not fit in memory at once is computed in chunks.
+    """
     return await written(posted)
 
 
@@ -49,7 +52,7 @@ async def jacobian(
 async def hessian(
     posted: Annotated[Posted[models.HessianRequest], reading(models.HessianRequest)],
 ) -> Response:
-    """The second derivatives of a scalar output, in blocks of shape wrt + wrt; and its gradient."""
+    """The second derivatives of a scalar output, in blocks of shape wrt + wrt or as nonzeros; and its gradient."""
     return await written(posted)
 
 
