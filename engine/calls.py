@@ -4,6 +4,7 @@
     grad       one reverse sweep                     taylor    Taylor mode
     jacobian   basis vectors through jvp or vjp      hvp       forward over reverse
     hessian    basis vectors through hvp             nth       reverse once, then Taylor mode
+    laplacian  second order along each axis          tensors   choices of basis vectors through forward mode
 
 A `Question` is a request. `compile_question` builds the typed graph, lets the call emit, and plans what came out; of
 tensors it looks at shapes and dtypes only. The `Compiled` then runs on the question's tensors.
@@ -40,6 +41,7 @@ from engine.errors import (
     pointer_to,
 )
 from engine.execute import refuse_non_finite, run
+from engine.higher import derivative_by, second_derivatives
 from engine.jacobians import jacobian
 from engine.limits import Limits
 from engine.optimise import optimised
@@ -325,12 +327,17 @@ class Scene:
             raise NotDifferentiable(f"no output is a floating-point tensor: {listed}")
         return found
 
+    def single(self, what: str = "output") -> tuple[str, Node]:
+        """The one output of a call that takes no more, and its name. Raises NotScalar."""
+        if len(self.outputs) != 1:
+            raise NotScalar(f"this call takes one {what}, the graph has {len(self.outputs)}", pointer="/outputs")
+        ((name, node),) = self.differentiable.items()
+        return name, node
+
     @property
     def scalar(self) -> Node:
         """The one output of a call that needs a scalar. Raises NotScalar."""
-        if len(self.outputs) != 1:
-            raise NotScalar(f"this call takes one scalar output, the graph has {len(self.outputs)}", pointer="/outputs")
-        ((name, node),) = self.differentiable.items()
+        name, node = self.single("scalar output")
         if node.size != 1:
             raise NotScalar(f"this call takes a scalar output; {name} has shape {list(node.shape)}", node=name)
         if is_complex(node):
@@ -664,6 +671,30 @@ def _hessian(scene: Scene) -> Answer:
     return Answer({"values": dict(scene.outputs), "gradients": gradients}, {"hessian": table})
 
 
+def _laplacian(scene: Scene) -> Answer:
+    """Second derivatives by each element of a wrt, and their sum; of an output of any shape, element by element."""
+    _, output = scene.single()
+    diagonal = second_derivatives(output, scene.wrt, scene.cutting)
+    sums = {name: ops.sum(block, axis=tuple(range(output.rank, block.rank))) for name, block in diagonal.items()}
+    return Answer({"values": dict(scene.outputs)}, {"laplacian": sums, "diagonal": diagonal})
+
+
+def _tensors(scene: Scene) -> Answer:
+    """All orders by each wrt, or the prefixes of a path, each in shape output + the shapes of its wrts."""
+    _, output = scene.single()
+    path = scene.question.path
+    order = len(path) if path is not None else scene.question.order
+    _bounded(order, scene.graph.limits.tensor_order, "tensor_order")
+    paths = [list(path)] if path is not None else [[name] * order for name in scene.wrt]
+    rows = [_tensor(scene, output, names[:k]) for names in paths for k in range(1, order + 1)]
+    return Answer({"values": dict(scene.outputs)}, {"derivatives": rows})
+
+
+def _tensor(scene: Scene, output: Node, names: list[str]) -> Tree:
+    value = derivative_by(output, [scene.wrt[name] for name in names], scene.cutting)
+    return {"order": len(names), "wrt": names, "value": value}
+
+
 CALLS: dict[str, Callable[[Scene], Answer]] = {
     "value": _value,
     "grad": _grad,
@@ -673,4 +704,6 @@ CALLS: dict[str, Callable[[Scene], Answer]] = {
     "hvp": _hvp,
     "nth": _nth,
     "taylor": _taylor,
+    "laplacian": _laplacian,
+    "tensors": _tensors,
 }

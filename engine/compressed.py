@@ -59,19 +59,23 @@ class Way(NamedTuple):
 def _by_columns(outputs: Nodes, wrt: Nodes, pattern: Pattern) -> Way:
     """By jvps. Where a wrt stands behind another, each moves by itself: a seed would hide what comes through it."""
     nodes, targets = list(wrt.values()), list(outputs.values())
-    groups = [[at] for at in range(len(nodes))] if is_nested(nodes) else [list(range(len(nodes)))]
-    colours = np.full(pattern.shape[1], -1)
-    places, count = list(members(nodes)), 0
-    for group in groups:
-        chosen = np.concatenate([np.arange(places[at].start, places[at].stop) for at in group] or [np.zeros(0, int)])
-        own = column_colours(pattern[:, chosen])
-        colours[chosen] = np.where(own < 0, -1, own + count)
-        count += int(own.max(initial=-1)) + 1
+    places = list(members(nodes))
+    together = [nodes] if not is_nested(nodes) else [[x] for x in nodes]
+    own, counted, count = [], [], 0
+    for place in [slice(0, pattern.shape[1])] if not is_nested(nodes) else places:
+        found = column_colours(pattern[:, place])
+        own.append(found)
+        counted.append(found + count)
+        count += int(found.max(initial=-1)) + 1
 
     def values(cutting: Cutting) -> Node:
-        images = _images(nodes, colours, count, lambda moving: forward(moving, targets), groups, targets, cutting)
+        parts = [
+            images_of(some, colours, lambda moving: forward(moving, targets), targets, cutting)
+            for some, colours in zip(together, own, strict=True)
+        ]
+        images = parts[0] if len(parts) == 1 else ops.concat(*parts, axis=0)
         rows, columns = entries_of(pattern)
-        return _taken(images, pattern.shape[0], colours[columns], rows)
+        return taken(images, pattern.shape[0], np.concatenate(counted)[columns], rows)
 
     return Way(count, values)
 
@@ -80,15 +84,13 @@ def _by_rows(outputs: Nodes, wrt: Nodes, pattern: Pattern) -> Way:
     """By vjps."""
     nodes, targets = list(outputs.values()), list(wrt.values())
     colours = column_colours(pattern.T.tocsr())
-    count = int(colours.max(initial=-1)) + 1
 
     def values(cutting: Cutting) -> Node:
-        groups = [list(range(len(nodes)))]
-        images = _images(nodes, colours, count, lambda g: reverse(g.items(), targets), groups, targets, cutting)
+        images = images_of(nodes, colours, lambda g: reverse(g.items(), targets), targets, cutting)
         rows, columns = entries_of(pattern)
-        return _taken(images, pattern.shape[1], colours[rows], columns)
+        return taken(images, pattern.shape[1], colours[rows], columns)
 
-    return Way(count, values)
+    return Way(int(colours.max(initial=-1)) + 1, values)
 
 
 def sparse_hessian(gradients: Nodes, wrt: Nodes, cutting: Cutting) -> dict[str, dict[str, Block]]:
@@ -102,21 +104,18 @@ def sparse_hessian(gradients: Nodes, wrt: Nodes, cutting: Cutting) -> dict[str, 
         return sparse_jacobian(gradients, wrt, "forward", cutting)
     pattern = symmetric_pattern(nodes, targets)
     colours = star_colours(pattern)
-    groups = [list(range(len(nodes)))]
-    images = _images(
-        nodes, colours, int(colours.max(initial=-1)) + 1, lambda t: forward(t, targets), groups, targets, cutting
-    )
+    images = images_of(nodes, colours, lambda moving: forward(moving, targets), targets, cutting)
     rows, columns = entries_of(pattern)
     alone = _is_alone(pattern, colours, rows, columns)
-    values = _taken(
+    values = taken(
         images, pattern.shape[0], np.where(alone, colours[columns], colours[rows]), np.where(alone, rows, columns)
     )
     return _blocks(gradients, wrt, pattern, values)
 
 
-def symmetric_pattern(wrt: Sequence[Node], gradients: Sequence[Node]) -> Pattern:
+def symmetric_pattern(wrt: Sequence[Node], gradients: Sequence[Node], most: int | None = None) -> Pattern:
     """What can be other than zero in a symmetric matrix: what its pattern and the mirrored one both have."""
-    pattern = pattern_of(wrt, gradients)
+    pattern = pattern_of(wrt, gradients, most)
     both = pattern.multiply(pattern.T).tocsr()
     both.sort_indices()
     return both
@@ -153,35 +152,30 @@ def entries_of(pattern: Pattern) -> Entries:
     return Entries(rows, pattern.indices.astype(np.int64))
 
 
-def _images(
+def images_of(
     nodes: Sequence[Node],
     colours: Array,
-    count: int,
     sweep: Callable[[Mapping[Node, Node]], Sequence[Node | None]],
-    groups: Sequence[Sequence[int]],
     targets: Sequence[Node],
     cutting: Cutting,
 ) -> Node:
-    """What a sweep over probes of `nodes` gives for every colour: a row of all targets' elements for each."""
-    places, found = list(members(nodes)), []
-    for group in groups:
-        probes = {nodes[at]: probe(nodes[at]) for at in group}
-        images = [
-            filled(node.graph, 0, node.spec) if image is None else image
-            for node, image in zip(targets, sweep(probes), strict=True)
-        ]
-        own = {at: colours[places[at]] for at in group}
-        first = min((int(each[each >= 0].min(initial=count)) for each in own.values()), default=0)
-        last = max((int(each.max(initial=-1)) for each in own.values()), default=-1) + 1
+    """What a sweep over `nodes`, all at once, gives of `targets` for every colour: a row of all their elements each."""
+    probes = {node: probe(node) for node in nodes}
+    own = {probes[node]: colours[place] for node, place in zip(nodes, members(nodes), strict=True)}
+    images = [
+        filled(node.graph, 0, node.spec) if image is None else image
+        for node, image in zip(targets, sweep(probes), strict=True)
+    ]
 
-        def seeds(rows: range, own: Mapping[int, Array] = own, first: int = first) -> Mapping[Node, Node]:
-            return {probe(nodes[at]): _seeds(nodes[at], each - first, rows) for at, each in own.items()}
+    def seeds(rows: range) -> Mapping[Node, Node]:
+        return {leaf: _seeds(leaf, each, rows) for leaf, each in own.items()}
 
-        if last > first:
-            found.append(_side_by_side(at_basis(seeds, last - first, images, cutting)))
-    if not found:
+    count = int(colours.max(initial=-1)) + 1
+    if not count:
         return filled(nodes[0].graph, 0, Spec((0, sum(node.size for node in targets)), targets[0].dtype))
-    return found[0] if len(found) == 1 else ops.concat(*found, axis=0)
+    rows = at_basis(seeds, count, images, cutting)
+    flat = [ops.reshape(each, shape=(count, each.size // count)) for each in rows]
+    return flat[0] if len(flat) == 1 else ops.concat(*flat, axis=1)
 
 
 def _seeds(node: Node, colours: Array, rows: range) -> Node:
@@ -193,13 +187,7 @@ def _seeds(node: Node, colours: Array, rows: range) -> Node:
     return ops.astype(chosen, dtype=node.dtype.name)
 
 
-def _side_by_side(images: Sequence[Node]) -> Node:
-    """Rows of several nodes as one matrix."""
-    flat = [ops.reshape(image, shape=(image.shape[0], image.size // image.shape[0])) for image in images]
-    return flat[0] if len(flat) == 1 else ops.concat(*flat, axis=1)
-
-
-def _taken(images: Node, width: int, products: Array, places: Array) -> Node:
+def taken(images: Node, width: int, products: Array, places: Array) -> Node:
     """The entries that stand at these places of these products."""
     if not places.size:
         return filled(images.graph, 0, Spec((0,), images.dtype))

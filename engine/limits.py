@@ -29,6 +29,7 @@ class Limits:
     peak_bytes: int = _at_most(1 << 30, "Bytes that a planned run holds at its peak.")
     nonzeros: int = _at_most(20_000_000, "Entries of a sparse derivative, and of a pattern on the way to it.")
     taylor_order: int = _at_most(64, "Order of Taylor coefficients, and of derivatives by `order`.")
+    tensor_order: int = _at_most(4, "Order of full derivative tensors.")
     nested_order: int = _at_most(16, "Order of a mixed derivative: the length of its `path`.")
     expression_characters: int = _at_most(65_536, "Characters of one expression.")
     expression_nesting: int = _at_most(200, "Brackets within brackets of one expression.")

@@ -47,21 +47,22 @@ class Links(NamedTuple):
     result: Array | None
 
 
-def pattern_of(sources: Sequence[Node], targets: Sequence[Node]) -> Pattern:
+def pattern_of(sources: Sequence[Node], targets: Sequence[Node], most: int | None = None) -> Pattern:
     """Which elements of `targets`, one after the other, depend on which of `sources`, one after the other.
 
-    Raises LimitExceeded where there are more than the graph's limits allow.
+    Raises LimitExceeded where a pattern on the way has more than `most` entries, or than the graph's limits allow.
     """
-    return _Patterns(sources).of(targets)
+    return _Patterns(sources, most).of(targets)
 
 
 class _Patterns:
     """Patterns of the nodes between sources and targets, each kept as long as it is needed."""
 
-    def __init__(self, sources: Sequence[Node]) -> None:
+    def __init__(self, sources: Sequence[Node], most: int | None) -> None:
         self.sources = sources
         self.width = sum(node.size for node in sources)
-        self.limit = sources[0].graph.limits.nonzeros if sources else 0
+        limit = sources[0].graph.limits.nonzeros if sources else 0
+        self.limit = limit if most is None else min(most, limit)
         self.known: dict[Node, list[Pattern]] = {}
         self.constants = _Constants()
 

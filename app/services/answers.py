@@ -112,9 +112,10 @@ class Answers:
 def _compile_effort(question: Question) -> int:
     """Posted nodes, times what the call makes of each: the square of the order, or a sweep for each wrt.
 
-    A sparse derivative takes time for each element as well, so it is no small thing whatever the graph.
+    What is sparse, or may turn out to be, takes time for each element as well, and so do tensors: these are no small
+    thing whatever the graph.
     """
-    if question.sparse:
+    if question.sparse or question.call in ("laplacian", "tensors"):
         return sys.maxsize
     order = len(question.path) if question.path is not None else question.order
     sweeps = len(question.inputs) if question.call in ("jacobian", "hessian") else max(order, 1) ** 2

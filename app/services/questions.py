@@ -29,7 +29,7 @@ def question_of(request: Request, limits: Limits) -> Question:
     seeds = {role: getattr(request, role, None) or {} for role in SEEDS}
     ones = seeds["grad_outputs"] == "ones"
     order, path = getattr(request, "order", None), getattr(request, "path", None)
-    if request.call == "nth" and (order is None) == (path is None):
+    if request.call in ("nth", "tensors") and (order is None) == (path is None):
         raise Problem("invalid_request", "give either order or path", pointer="/order")
     program = program_of(request, limits, request.graph_id)
     _check_names(request.inputs, request, program)

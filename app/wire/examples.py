@@ -17,8 +17,10 @@ from app.wire.models import (
     InspectRequest,
     JacobianRequest,
     JvpRequest,
+    LaplacianRequest,
     NthRequest,
     TaylorRequest,
+    TensorsRequest,
     ValueRequest,
 )
 
@@ -130,6 +132,28 @@ EXAMPLES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
     },
     HvpRequest: {
         "cube": _example("6x·v for Σx³", expression="sum(x**3)", inputs={"x": [1, 2]}, vectors={"x": [1, 10]})
+    },
+    LaplacianRequest: {
+        "harmonic": _example(
+            "x³ − 3xy² is harmonic: 0, at two points",
+            expression="p[0]**3 - 3 * p[0] * p[1]**2",
+            inputs={"p": [[1, 2], [3, 1]]},
+            batch=["p"],
+        ),
+        "diagonal": _example(
+            "The diagonal of a Hessian that is not formed", expression="sum(exp(x) * x[0])", inputs={"x": [0, 1]}
+        ),
+    },
+    TensorsRequest: {
+        "third": _example(
+            "All third derivatives of x₀²·x₁", expression="x[0]**2 * x[1]", inputs={"x": [3, 5]}, order=3
+        ),
+        "path": _example(
+            "∂²/∂x∂y of a vector, in shape output + x + y",
+            expression="x * sum(y * y)",
+            inputs={"x": [1, 2], "y": [3, 4]},
+            path=["x", "y"],
+        ),
     },
     TaylorRequest: {
         "exponential": _example(

@@ -254,6 +254,24 @@ class NthRequest(Request):
     """A mixed derivative: the names to differentiate by, one after the other."""
 
 
+class LaplacianRequest(Request):
+    """Second derivatives by every element, and their sum, of one output."""
+
+    call: ClassVar[str] = "laplacian"
+
+
+class TensorsRequest(Request):
+    """Whole tensors of derivatives of one output."""
+
+    call: ClassVar[str] = "tensors"
+
+    order: Whole | None = Field(None, ge=1)
+    """The highest order; each wrt on its own."""
+
+    path: list[str] | None = Field(None, fail_fast=True, min_length=1)
+    """Or a mixed derivative: the names to differentiate by, one after the other."""
+
+
 class TaylorRequest(Request):
     """Taylor coefficients along a direction."""
 
@@ -412,6 +430,18 @@ class Derivative(Model):
 class NthAnswer(Derived):
     derivatives: list[Derivative]
     """Wrt by wrt, or prefix by prefix of the path; every order up to the last."""
+
+
+class LaplacianAnswer(Derived):
+    laplacian: TensorsOut
+    """By wrt, in the output's shape: the sum of the diagonal over the wrt's axes."""
+    diagonal: TensorsOut
+    """By wrt, in shape output + wrt: the second derivative by each element."""
+
+
+class TensorsAnswer(Derived):
+    derivatives: list[Derivative]
+    """Wrt by wrt, or prefix by prefix of the path; every order k up to the last, in shape output + k wrts."""
 
 
 class TaylorAnswer(Derived):

@@ -21,8 +21,10 @@ from app.wire.models import (
     InspectRequest,
     JacobianRequest,
     JvpRequest,
+    LaplacianRequest,
     NthRequest,
     TaylorRequest,
+    TensorsRequest,
     ValueRequest,
 )
 
@@ -35,6 +37,8 @@ PATHS = {
     HvpRequest: "/grad/hvp",
     NthRequest: "/grad/nth",
     TaylorRequest: "/grad/taylor",
+    LaplacianRequest: "/grad/laplacian",
+    TensorsRequest: "/grad/tensors",
     CheckRequest: "/grad/check",
     InspectRequest: "/graphs/inspect",
 }

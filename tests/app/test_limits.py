@@ -98,6 +98,13 @@ BOUNDS = [
         "/grad/taylor",
     ),
     Bound(
+        "tensor_order",
+        2,
+        {"expression": "exp(x)", **X, "order": 2},
+        {"expression": "exp(x)", **X, "path": ["x"] * 3},
+        "/grad/tensors",
+    ),
+    Bound(
         "nested_order",
         2,
         {"expression": "exp(x)", **X, "path": ["x"] * 2},

@@ -126,6 +126,11 @@ REQUESTS = [
         lambda n, limits: ask("taylor", "sin(x)", {"x": 1.0}, direction={"x": 1.0}, order=n, limits=limits),
         label="taylor",
     ),
+    Request(
+        "tensor_order",
+        lambda n, limits: compiled_question("tensors", "2 * x", {"x": 1.0}, order=n, limits=limits),
+        maximum=5,
+    ),
     Request("nested_order", lambda n, limits: ask("nth", "sin(x)", {"x": 1.0}, path=["x"] * n, limits=limits)),
     Request("expression_characters", lambda n, limits: ask("value", "x" * n, {"x" * n: 1.0}, limits=limits)),
     Request("expression_nesting", lambda n, limits: ask("value", "(" * n + "x" + ")" * n, {"x": 1.0}, limits=limits)),

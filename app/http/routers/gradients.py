@@ -62,12 +62,33 @@ async def hvp(posted: Annotated[Posted[models.HvpRequest], reading(models.HvpReq
     return await written(posted)
 
 
+@router.post("/laplacian", **documented("Laplacian", models.LaplacianAnswer, models.LaplacianRequest))
+async def laplacian(
+    posted: Annotated[Posted[models.LaplacianRequest], reading(models.LaplacianRequest)],
+) -> Response:
+    """The diagonal of the Hessian by each wrt, and its sum, without the Hessian.
+
+    Of an output with axes they come for each of its elements. Where the Hessian is sparse it takes a few products with
+    vectors, else Taylor mode of order 2 along every axis.
+    """
+    return await written(posted)
+
+
 @router.post("/nth", **documented("Derivatives of order n", models.NthAnswer, models.NthRequest))
 async def nth(posted: Annotated[Posted[models.NthRequest], reading(models.NthRequest)]) -> Response:
     """All orders up to `order`, each wrt on its own, or a mixed derivative along a `path`.
 
     Order k is the gradient of the sum of order k − 1; for an elementwise function that is the k-th derivative, element
     by element. The work grows polynomially with the order.
+    """
+    return await written(posted)
+
+
+@router.post("/tensors", **documented("Derivative tensors", models.TensorsAnswer, models.TensorsRequest))
+async def tensors(posted: Annotated[Posted[models.TensorsRequest], reading(models.TensorsRequest)]) -> Response:
+    """Whole tensors of derivatives, of every order up to `order` by each wrt, or along a `path` of wrts.
+
+    Of order k the shape is that of the output, then k times that of the wrt: as `jacfwd(jacfwd(hessian(f)))`.
     """
     return await written(posted)
 
