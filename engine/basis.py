@@ -24,10 +24,8 @@ from engine.errors import LimitExceeded
 from engine.families import acts_in_place, span
 from engine.transforms.batch import in_batch, spread
 
-CUT_FOR = ("peak_bytes", "elements")
-"""Limits that smaller chunks help to keep."""
-STALLS = 2
-"""After so many cuts that helped nothing, no further one will."""
+CUT_FOR = {"peak_bytes": 0, "elements": 1}
+"""Limits that smaller chunks help to keep, and how often a cut may fail to help: other nodes may break the second."""
 
 
 class Scaled(NamedTuple):
@@ -48,16 +46,17 @@ class Cutting:
     parts: int = 1
     widest: int = 0
     """Rows of the largest basis that was swept."""
-    actual: float = math.inf
+    broken: LimitExceeded | None = None
     stalls: int = 0
 
     def finer(self, error: LimitExceeded) -> Cutting | None:
         """What to try after `error`; None where smaller chunks would not help."""
-        stalls = self.stalls + (error.actual > 0.99 * self.actual)
-        if error.name not in CUT_FOR or self.parts >= self.widest or stalls >= STALLS:
+        last = self.broken
+        stalls = self.stalls + (last is not None and error.name == last.name and error.actual > 0.99 * last.actual)
+        if error.name not in CUT_FOR or self.parts >= self.widest or stalls > CUT_FOR[error.name]:
             return None
         times = max(2, math.ceil(error.actual / error.maximum))
-        return Cutting(min(self.parts * times, self.widest), actual=error.actual, stalls=stalls)
+        return Cutting(min(self.parts * times, self.widest), broken=error, stalls=stalls)
 
     def chunks(self, rows: int) -> Iterator[range]:
         """The rows of a basis, cut."""
@@ -73,15 +72,41 @@ def at_unit_vectors(probe: Node, images: Sequence[Node], cutting: Cutting, *, li
     `linear` says that the images are linear in the probe; else they are sums of products of it (Taylor coefficients).
     """
     whole = Scaled(None, one_everywhere(probe))
-    return at_basis(lambda rows: {probe: whole}, probe.size, images, cutting, linear=linear)
+    return at_basis([probe], lambda rows: {probe: whole}, probe.size, images, cutting, linear=linear)
 
 
-def at_basis(basis: Basis, rows: int, images: Sequence[Node], cutting: Cutting, *, linear: bool = True) -> list[Node]:
+def at_basis(
+    probes: Sequence[Node],
+    basis: Basis,
+    rows: int,
+    images: Sequence[Node],
+    cutting: Cutting,
+    *,
+    linear: bool = True,
+) -> list[Node]:
     """The value of each image at every row of a basis. Raises LimitExceeded where the answer itself is too large."""
     for image in images:
         _check_answer(rows, image)
-    pieces = [_Sweep(basis(chunk), chunk, linear).over(images) for chunk in cutting.chunks(rows)]
+    moving = _behind(probes, images)
+    pieces = []
+    for chunk in cutting.chunks(rows):
+        piece = _Sweep(basis(chunk), chunk, linear).over(moving, images)
+        pieces.append(piece if len(chunk) == rows else [_apart(image) for image in piece])
     return [joined(parts) for parts in zip(*pieces, strict=True)]
+
+
+def _behind(probes: Sequence[Node], images: Sequence[Node]) -> list[Node]:
+    """What depends on the probes on the way to the images, in order."""
+    known = set(probes)
+    for node in images[0].graph.live(images) if images else ():
+        if any(x in known for x in node.inputs):
+            known.add(node)
+    return sorted(known - set(probes), key=lambda node: node.index)
+
+
+def _apart(image: Node) -> Node:
+    """A part of the answer with memory of its own, lest it keep all of what it is a part of until the end."""
+    return ops.concat(image, axis=0) if image.op.view else image
 
 
 def _check_answer(rows: int, image: Node) -> None:
@@ -115,12 +140,11 @@ class _Sweep:
         self.rows = rows
         self.linear = linear
 
-    def over(self, images: Sequence[Node]) -> list[Node]:
-        """The images at these rows."""
-        for node in images[0].graph.live(images) if images else ():
-            if node not in self.known and any(x in self.known for x in node.inputs):
-                node.graph.origin = node.origin
-                self.known[node] = self._at_rows(node)
+    def over(self, moving: Sequence[Node], images: Sequence[Node]) -> list[Node]:
+        """The images at these rows, by way of the nodes that move."""
+        for node in moving:
+            node.graph.origin = node.origin
+            self.known[node] = self._at_rows(node)
         return [self._dense(node) if node in self.known else spread(node, len(self.rows)) for node in images]
 
     def _at_rows(self, node: Node) -> Any:

@@ -173,7 +173,7 @@ def images_of(
     count = int(colours.max(initial=-1)) + 1
     if not count:
         return filled(nodes[0].graph, 0, Spec((0, sum(node.size for node in targets)), targets[0].dtype))
-    rows = at_basis(seeds, count, images, cutting)
+    rows = at_basis(list(own), seeds, count, images, cutting)
     flat = [ops.reshape(each, shape=(count, each.size // count)) for each in rows]
     return flat[0] if len(flat) == 1 else ops.concat(*flat, axis=1)
 

@@ -99,7 +99,7 @@ def derivative_by(output: Node, path: Sequence[Node], cutting: Cutting) -> Node:
     def seeds(rows: range) -> Mapping[Node, Node]:
         return {t: _unit_vectors(t, each[rows.start : rows.stop]) for t, each in zip(probes, chosen, strict=True)}
 
-    (rows,) = at_basis(seeds, len(numbers), [image], cutting)
+    (rows,) = at_basis(probes, seeds, len(numbers), [image], cutting)
     if in_any_order:
         return _repeated(rows, numbers, output, path, len(moved))
     return output_first(rows, moved, output)
