@@ -236,7 +236,7 @@ def _is_sum(node: Node) -> bool:
     """Whether the slopes of `node` are bare numbers: add, subtract, negative."""
     rule = node.op.derivative
     return isinstance(rule, Partials) and all(
-        isinstance(rule.slope(node, at), int | float) for at in range(len(node.inputs))
+        isinstance(rule.slope(node, at), int | float | complex) for at in range(len(node.inputs))
     )
 
 

@@ -673,6 +673,8 @@ def _hessian(scene: Scene) -> Answer:
 
 def _laplacian(scene: Scene) -> Answer:
     """Second derivatives by each element of a wrt, and their sum; of an output of any shape, element by element."""
+    for name, x in scene.wrt.items():
+        _refuse_complex(name, x, "a Laplacian is the sum of second derivatives by real numbers")
     _, output = scene.single()
     diagonal = second_derivatives(output, scene.wrt, scene.cutting)
     sums = {name: ops.sum(block, axis=tuple(range(output.rank, block.rank))) for name, block in diagonal.items()}
@@ -681,6 +683,8 @@ def _laplacian(scene: Scene) -> Answer:
 
 def _tensors(scene: Scene) -> Answer:
     """All orders by each wrt, or the prefixes of a path, each in shape output + the shapes of its wrts."""
+    for name, x in scene.wrt.items():
+        _refuse_complex(name, x, "derivatives of higher order are taken by real numbers")
     _, output = scene.single()
     path = scene.question.path
     order = len(path) if path is not None else scene.question.order

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from engine.basis import Cutting, at_unit_vectors
 from engine.core import Node, ops
-from engine.derivative import filled
+from engine.derivative import conj, filled
 from engine.plan import flops_of
 from engine.transforms.forward import forward
 from engine.transforms.paths import between
@@ -31,16 +31,38 @@ CLEAR = 4
 def jacobian(outputs: Nodes, wrt: Nodes, mode: str, cutting: Cutting) -> dict[str, dict[str, Node]]:
     """∂output/∂x in shape output + x. `mode` is forward (columns), reverse (rows) or auto."""
     blocks: Blocks = {}
-    for some_outputs, some_wrt in _connected(outputs, wrt):
-        blocks |= _cheapest(some_outputs, some_wrt, mode, cutting)
+    for those_outputs, those_wrt, way in by_kind(outputs, wrt, mode):
+        for some_outputs, some_wrt in _connected(those_outputs, those_wrt):
+            blocks |= _cheapest(some_outputs, some_wrt, way, cutting)
     return {
         name: {by: blocks[name, by] if (name, by) in blocks else _zero(node, x) for by, x in wrt.items()}
         for name, node in outputs.items()
     }
 
 
+def by_kind(outputs: Nodes, wrt: Nodes, mode: str) -> Iterator[tuple[Nodes, Nodes, str]]:
+    """Real and complex outputs with real and complex wrts, each with the mode that it can be had in.
+
+    Of a real output by a complex wrt it is the gradient, which rows give; of a complex output by a real wrt columns
+    give both parts.
+    """
+    for some_outputs in _split(outputs):
+        for some_wrt in _split(wrt):
+            kinds = [next(iter(nodes.values())).dtype.kind == "c" for nodes in (some_outputs, some_wrt)]
+            yield some_outputs, some_wrt, mode if kinds[0] == kinds[1] else "forward" if kinds[0] else "reverse"
+
+
+def _split(nodes: Nodes) -> list[Nodes]:
+    """Real nodes and complex ones, where there are any."""
+    kinds = [
+        {name: node for name, node in nodes.items() if (node.dtype.kind == "c") is wanted} for wanted in (False, True)
+    ]
+    return [kind for kind in kinds if kind]
+
+
 def _zero(output: Node, x: Node) -> Node:
-    return filled(x.graph, 0, Spec((*output.shape, *x.shape), output.dtype))
+    dtype = x.dtype if x.dtype.kind == "c" else output.dtype
+    return filled(x.graph, 0, Spec((*output.shape, *x.shape), dtype))
 
 
 def _connected(outputs: Nodes, wrt: Nodes) -> Iterator[tuple[Nodes, Nodes]]:
@@ -104,7 +126,14 @@ def by_rows(outputs: Nodes, wrt: Nodes, cutting: Cutting) -> Blocks:
 
 def _rows(output: Node, wrt: Sequence[Node], cutting: Cutting) -> list[Node]:
     g = probe(output)
-    return _over_basis(g, reverse([(output, g)], wrt), wrt, cutting)
+    return _over_basis(g, pulled_back({output: g}, wrt), wrt, cutting)
+
+
+def pulled_back(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node | None]:
+    """Rows of Jacobians: as reverse mode has them, but for complex outputs, of which that gives the conjugates."""
+    images = reverse(cotangents.items(), wrt)
+    is_complex = any(output.dtype.kind == "c" for output in cotangents)
+    return [image and conj(image) for image in images] if is_complex else images
 
 
 def probe(node: Node) -> Node:

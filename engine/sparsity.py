@@ -114,8 +114,10 @@ class _Patterns:
         if not isinstance(links, Links):
             return self._checked(links @ pattern)
         if links.operand is not None:
-            last = max(links.operand.max(initial=-1), -1 if links.result is None else links.result.max(initial=-1))
-            pattern = _gathering(links.operand, int(last) + 1) @ pattern
+            count = node.specs[result].size
+            if links.result is not None:
+                count = int(max(links.operand.max(initial=-1), links.result.max(initial=-1))) + 1
+            pattern = _gathering(links.operand, count) @ pattern
         return pattern if links.result is None else self._picked(pattern, links.result)
 
     def _picked(self, pattern: Pattern, labels: Array) -> Pattern:
@@ -199,7 +201,8 @@ def _by_moving(node: Node, at: int, constants: _Constants) -> Links | Pattern | 
     x = node.inputs[at]
 
     def moved(values: Array) -> Array:
-        operands = [values.reshape(x.shape) if place == at else value for place, value in enumerate(fixed)]
+        own = values.reshape(x.shape) * _unit(x)
+        operands = [own if place == at else value for place, value in enumerate(fixed)]
         assert node.op.kernel is not None
         return np.asarray(node.op.kernel(*operands, **node.attrs))
 
@@ -210,7 +213,7 @@ def _by_moving(node: Node, at: int, constants: _Constants) -> Links | Pattern | 
         adjoint = rule.adjoint(g, *leaves, **node.attrs)
         part = adjoint if isinstance(adjoint, Node) else adjoint[at]
         tensors = {f"x{place}": np.asarray(value) for place, value in enumerate(fixed)}
-        return run(make_plan([part]), tensors | {"g": values.reshape(node.shape)})[0]
+        return run(make_plan([part]), tensors | {"g": values.reshape(node.shape) * _unit(node)})[0]
 
     try:
         forth = _moves(moved, x.size, node.size)
@@ -222,6 +225,11 @@ def _by_moving(node: Node, at: int, constants: _Constants) -> Links | Pattern | 
         return None
 
 
+def _unit(node: Node) -> complex:
+    """One, and for complex numbers one that has both parts, lest what takes only one of them seem to take none."""
+    return 1.0 + 0.7j if node.dtype.kind == "c" else 1.0
+
+
 def _moves(act: Callable[[Array], Array], size: int, out: int) -> Array | None:
     """Where each element of the result comes from, -1 for a zero; None where one comes from several.
 
@@ -229,14 +237,14 @@ def _moves(act: Callable[[Array], Array], size: int, out: int) -> Array | None:
     probability that is nothing.
     """
     given = (np.ones(size), np.arange(1.0, size + 1), np.random.default_rng(size).uniform(1, 2, size))
-    factors, places, drawn = (np.asarray(act(each), float).ravel() for each in given)
+    factors, places, drawn = (np.asarray(act(each)).ravel() for each in given)
     if any(each.size != out for each in (factors, places, drawn)):
         return None
     there = factors != 0
     if places[~there].any() or drawn[~there].any():
         return None
     found = np.full(out, -1)
-    numbers = np.rint(places[there] / factors[there])
+    numbers = np.rint((places[there] / factors[there]).real)
     if not ((numbers >= 1) & (numbers <= size)).all():
         return None
     found[there] = numbers.astype(int) - 1
@@ -247,7 +255,7 @@ def _moves(act: Callable[[Array], Array], size: int, out: int) -> Array | None:
 def _by_matrix(node: Node, at: int, constants: _Constants) -> Pattern | None:
     """The nonzeros of the op's own matrix by this operand, where it has one that is known and small."""
     rule, x = node.op.derivative, node.inputs[at]
-    if x.size * node.size > SMALL or len(node.specs) > 1 or node.op.batch is None:
+    if x.size * node.size > SMALL or len(node.specs) > 1 or node.op.batch is None or x.dtype.kind == "c":
         return None
     others = [place for place in range(len(node.inputs)) if place != at]
     values = {place: constants.value(node.inputs[place]) for place in others}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from engine.errors import LimitExceeded, NotScalar
+from engine.errors import LimitExceeded, NotDifferentiable, NotScalar
 from tests.engine.test_random_graphs import graphs, random_graphs, scalar_of
 from tests.support.asking import LIMITS, ask, compiled_question
 from tests.support.numeric import assert_close, assert_same_bits
@@ -216,3 +216,9 @@ def test_the_graph_of_a_tensor_does_not_grow_with_its_size() -> None:
         compiled = compiled_question("tensors", "exp(sum(sin(x) * x))", {"x": np.ones(size)}, order=4)
         counts.append(len(compiled.built.graph.live(compiled.results)))
     assert len(set(counts)) == 1
+
+
+@pytest.mark.parametrize(("call", "more"), [("laplacian", {}), ("tensors", {"order": 2})])
+def test_complex_inputs_are_refused(call: str, more: dict[str, Any]) -> None:
+    with pytest.raises(NotDifferentiable):
+        ask(call, "sum(real(z * z))", {"z": np.array([1 + 2j, 3j])}, **more)

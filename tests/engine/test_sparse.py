@@ -169,6 +169,7 @@ EXACT: list[tuple[str, dict[str, Any]]] = [
     ("diagonal(m) * trace(m)", {"m": M}),
     ("triu(m)", {"m": M}),
     ("detach(x) * x", {"x": X}),
+    ("untake(x, [4, 0, 1, 1, 0, 3, 2], size=9)", {"x": X}),  # rows that nothing comes to, at the end
 ]
 
 
@@ -372,3 +373,25 @@ def test_neighbours_differ_in_colour(matrix: Array) -> None:
 
 def test_the_pattern_of_nothing() -> None:
     assert pattern_of([], []).shape == (0, 0)
+
+
+# Complex numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "outputs"),
+    [
+        ("a = z[1:] * z[:-1]**2", ["a"]),
+        ("a = real(z[1:] * conj(z[:-1]))", ["a"]),
+        ("a = exp(z * x)[1:]; b = abs(z) * x; c = x * x", ["c", "b"]),
+        ("a = complex(x[1:], x[:-1] * 2)", ["a"]),
+    ],
+)
+def test_complex_blocks_are_the_dense_ones(text: str, outputs: list[str]) -> None:
+    inputs = {"z": RNG.normal(size=5) + 1j * RNG.normal(size=5), "x": RNG.uniform(0.5, 1, size=5)}
+    dense = ask("jacobian", text, inputs, outputs=outputs)["jacobian"]
+    found = ask("jacobian", text, inputs, outputs=outputs, sparse=True)["jacobian"]
+    for name, row in dense.items():
+        for by, block in row.items():
+            expected = block.reshape(found[name][by]["shape"])
+            assert_close(full(found[name][by]), expected, 1e-12, f"{name} by {by}")
