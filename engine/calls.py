@@ -308,7 +308,7 @@ class Scene:
         trees = [answer.plain, answer.derived]
         nodes, live = self._optimised([node for _, node in _leaves(trees, ())], "after")
         found = iter(nodes)
-        plain, derived = map_tree(trees, lambda node: next(found))
+        plain, derived = map_tree(trees, lambda leaf: next(found) if isinstance(leaf, Node) else leaf)
         return Answer(plain, derived), live
 
     def _optimised(self, nodes: list[Node], stage: str) -> tuple[list[Node], list[Node] | None]:
