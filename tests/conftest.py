@@ -101,7 +101,9 @@ class InProcess(httpx.BaseTransport):
         if not isinstance(request.stream, httpx.AsyncByteStream):
             request.stream = _Chunks(request.stream)
         response = await self._asgi.handle_async_request(request)
-        return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        raw = b"".join([part async for part in response.stream])
+        return httpx.Response(response.status_code, headers=response.headers, content=raw)
 
     def close(self) -> None:
         self._runner.close()

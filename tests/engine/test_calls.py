@@ -725,3 +725,41 @@ def test_a_tick_stops_a_run() -> None:
     compiled = compiled_question("value", "x @ x @ x @ x @ x @ x", {"x": np.ones((300, 300))})
     with pytest.raises(TimeoutError):
         compiled.run(compiled.bind(), counting_tick(1))
+
+
+# Compiled once, run often
+
+
+def test_a_compiled_question_answers_all_of_its_signature() -> None:
+    """What was compiled for one question, and kept without its numbers, runs on those of another."""
+    first = question("grad", "y = sin(x) * w", {"x": [1.0, 2.0], "w": 3.0}, grad_outputs={"y": [1.0, 1.0]})
+    second = question("grad", first.program, {"x": [0.5, -4.0], "w": -1.5}, grad_outputs={"y": [2.0, 3.0]})
+    assert first.signature == second.signature
+    kept = compile_question(first, LIMITS).lasting()
+    assert all(each.array.strides == (0,) * each.array.ndim for each in kept.question.inputs.values())
+    own = compile_question(second, LIMITS)
+    for name, found in leaves(kept.run(kept.bind(second))):
+        assert_same_bits(found, dict(leaves(own.run(own.bind())))[name], str(name))
+    assert write_graph(kept.derivative_program(second), "base64") == write_graph(own.derivative_program(), "base64")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"inputs": {"x": [1.0, 2.0, 3.0]}},
+        {"inputs": {"x": np.float32([1, 2])}},
+        {"inputs": {"x": {"data": [1.0, 2.0], "requires_grad": False}}},
+        {"inputs": {"x": [1.0, 2.0], "z": 1.0}},
+        {"wrt": []},
+        {"ones": False},
+        {"nan_policy": "mask"},
+        {"batch": ["x"]},
+        {"call": "value"},
+    ],
+    ids=str,
+)
+def test_questions_that_compile_differently_have_different_signatures(other: dict[str, Any]) -> None:
+    program = program_of("y = sin(x)")
+    plain: dict[str, Any] = {"call": "grad", "inputs": {"x": [1.0, 2.0]}, "ones": True}
+    asked = [question(each.pop("call"), program, each.pop("inputs"), **each) for each in (dict(plain), plain | other)]
+    assert asked[0].signature != asked[1].signature
