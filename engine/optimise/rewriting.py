@@ -14,6 +14,7 @@ from typing import NamedTuple
 from engine.bodies import Body
 from engine.core import Node, Op, ops
 from engine.optimise import rows, rules
+from engine.optimise.loops import with_loops_joined
 from engine.optimise.patterns import Rewrite, Row
 from engine.types import broadcast
 
@@ -47,12 +48,16 @@ def optimised(roots: Sequence[Node], stage: str) -> Optimised:
     live = graph.live(roots)
     if graph.emitted[0] + 2 * len(live) > graph.limits.expanded_nodes:
         return Optimised(list(roots), live, 0)
+    posted = live
+    if stage == "after" and any(node.op.steers for node in live):
+        roots = with_loops_joined(roots)
+        live = graph.live(roots)
     sweep = _Sweep(stage, live, roots)
     found = sweep.over()
     if not sweep.known:
-        return Optimised(found, live, 0)
+        return Optimised(found, live, _computed(posted) - _computed(live))
     lean = graph.live(found)
-    return Optimised(found, sweep.in_order(lean), sweep.removed_within + _computed(live) - _computed(lean))
+    return Optimised(found, sweep.in_order(lean), sweep.removed_within + _computed(posted) - _computed(lean))
 
 
 def _computed(live: Sequence[Node]) -> int:

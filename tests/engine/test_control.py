@@ -295,3 +295,21 @@ def test_series_of_a_loop_grow_as_a_power_of_the_order() -> None:
         counts.append(compiled.built.graph.emitted[0])
     growth = np.log2(np.array(counts[1:]) / counts[:-1])
     assert growth.max() < 3, counts
+
+
+@pytest.mark.parametrize(("call", "loops"), [("value", 1), ("grad", 2), ("jvp", 1), ("hvp", 2), ("taylor", 1)])
+def test_loops_over_the_same_rows_run_as_one(call: str, loops: int) -> None:
+    """Values, kept carries and tangents come from one loop forward; adjoints and their tangents from one backward."""
+    more = next(more for name, more in CALLS if name == call)
+    compiled = compiled_question(call, RECURRENT, inputs(), **more)
+    steps = [step.node.op.name for chunk in compiled.plan.chunks for step in chunk]
+    assert steps.count("scan") == loops
+
+
+def test_loops_that_wait_for_each_other_stay_apart() -> None:
+    """The second of two loops of the same step begins where the first ended."""
+    text = "f(h, x) = tanh(h * x), h\na, b = scan(f, h, xs)\nc, d = scan(f, a, xs)\ny = c + sum(b) + sum(d)"
+    tensors = {"h": 0.5, "xs": np.array([0.5, -1.0, 2.0])}
+    joined, apart = (leaves(ask("grad", text, tensors, optimise=which)) for which in (True, False))
+    for one, other in zip(joined, apart, strict=True):
+        assert_close(one, other, 1e-14, "an answer")
