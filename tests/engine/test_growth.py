@@ -104,7 +104,8 @@ def test_growth_of_what_was_measured() -> None:
 @pytest.mark.parametrize("call", [call for call in UNARY if call.split("(")[0] in ops])
 def test_growth_of_the_series_of_an_elementwise_op_is_quadratic(call: str) -> None:
     few, many = (live_nodes("nth", call, order) for order in (16, 32))
-    assert many <= 4.5 * max(few, 4), f"{few} nodes at order 16, {many} at order 32"
+    # Four times as many, and some more where a short series has few terms to begin with; a cube would be eight times.
+    assert many <= 5.5 * max(few, 4), f"{few} nodes at order 16, {many} at order 32"
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if case.moving], ids=ids)
