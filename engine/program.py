@@ -223,13 +223,16 @@ class Program:
 
     @cached_property
     def digest(self) -> str:
-        """The graph's id: equal for equal content, whatever the order of the statements."""
+        """The graph's id: equal for equal content, whatever the order of the statements.
+
+        Names are content, as a wrt may be any of them: of two equal nodes, which one is used makes a difference.
+        """
         known: dict[str, str] = {}
         for each in self.ordered:
-            known[each.id] = self._statement_key(each, known)
-        named = sorted(f"{each.id}={known[each.id]}" for each in self.statements if each.named)
+            key = self._statement_key(each, known)
+            known[each.id] = _hash([each.id, key]) if each.named else key
         outputs = [f"{name}={_argument_key(ref, known)}" for name, ref in self.outputs]
-        return _hash([*named, "outputs", *outputs])[:32]
+        return _hash([*sorted(known.values()), "outputs", *outputs])[:32]
 
     def _statement_key(self, each: Statement, known: Mapping[str, str]) -> str:
         attrs = each.op.read_attrs(each.attrs)

@@ -284,6 +284,15 @@ def test_other_graphs_have_other_ids(client: httpx.Client, other: dict[str, Any]
     assert ask(client, "/graphs/inspect", {"graph": other})["id"] != mine
 
 
+def test_of_two_equal_nodes_the_id_tells_which_one_is_used(client: httpx.Client) -> None:
+    """Gradients by their names differ, so the graphs do."""
+    nodes = [node("a", "sin", "x"), node("b", "sin", "x")]
+    forms = [{"graph": graph(*nodes, node("y", "exp", used))} for used in ("a", "b")]
+    answers = [ask(client, "/grad", form | {"inputs": {"x": 1}, "wrt": ["a"]}) for form in forms]
+    assert answers[0]["gradients"] != answers[1]["gradients"]
+    assert answers[0]["graph"]["id"] != answers[1]["graph"]["id"]
+
+
 def test_the_id_does_not_depend_on_the_call_or_on_the_numbers(client: httpx.Client) -> None:
     form = {"graph": graph(node("y", "sin", "x"))}
     ids = {
