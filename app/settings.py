@@ -6,6 +6,7 @@ The engine's limits are a group of their own, under their own names; what else b
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -69,6 +70,24 @@ class Settings(BaseSettings):
 
     threads: int = Field(4, gt=0)
     """Threads for requests that are too large for the event loop."""
+
+    store: Literal["sqlite", "memory"] = "sqlite"
+    """Where registered graphs are kept: in a file that processes may share, or in the memory of this one."""
+
+    store_path: Path = Path("var/graphs.sqlite3")
+    """The file that they are kept in."""
+
+    graphs: int = Field(10_000, gt=0)
+    """Graphs that are registered at a time; those go that have not been used for longest."""
+
+    graphs_bytes: int = Field(256 << 20, gt=0)
+    """Bytes that registered graphs have together, as they were posted; likewise."""
+
+    graphs_cached_bytes: int = Field(64 << 20, gt=0)
+    """Memory for registered graphs that are ready to be computed with; others are read again."""
+
+    svg_nodes: int = Field(2_000, gt=0)
+    """Nodes of a graph that is drawn as SVG."""
 
     keep_alive_seconds: int = Field(75, gt=0)
     """Idle connections are closed after this many seconds."""

@@ -1,0 +1,233 @@
+"""Graphs in a file, by SQLite: they outlive the process, and several processes may share them.
+
+The file is in write-ahead mode, so that readers wait for nobody, and what was put survives the process being killed. It
+is looked over when it is opened. One that is damaged is put aside under another name, with a line in the log, and a new
+one begun: no graph is worth a service that does not start. One that is not ours is left alone.
+
+Connections are lent out of a pool, as threads come and go; one more is for the two calls that an event loop makes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+from app.stores.contract import Bounds, Entry, Record, StoreFailed, StoreUnusable
+
+APPLICATION = 0x47726477
+"""Written into the head of the file, to know it again."""
+LAYOUT = 1
+"""The version of the tables; a file of another one is not touched."""
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+COMPANIONS = ("", "-wal", "-shm")
+"""The ends of the names of the files that are a database."""
+PATIENCE, SHORT_PATIENCE = 10.0, 0.05
+"""Seconds to wait for other writers: in a thread, in an event loop."""
+
+TABLES = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE graphs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    used INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    source BLOB NOT NULL,
+    description BLOB NOT NULL
+);
+CREATE INDEX graphs_by_use ON graphs (used, size);
+CREATE TABLE names (
+    name TEXT PRIMARY KEY,
+    id TEXT NOT NULL REFERENCES graphs (id) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX names_by_id ON names (id);
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {LAYOUT};
+COMMIT;
+"""
+NEXT_USE = "(SELECT coalesce(max(used), 0) + 1 FROM graphs)"
+"""A counter rather than a clock, as clocks are set back."""
+PAGE = """
+SELECT number, description, (SELECT group_concat(name, ' ') FROM names WHERE names.id = graphs.id)
+FROM graphs
+WHERE (?1 IS NULL OR number < ?1) AND (?2 IS NULL OR id = (SELECT id FROM names WHERE name = ?2))
+ORDER BY number DESC LIMIT ?3
+"""
+
+logger = logging.getLogger("gradwire")
+
+
+class SqliteStore:
+    """Keeps a store's contract in a file."""
+
+    def __init__(self, path: Path, bounds: Bounds) -> None:
+        self._path = path
+        self._bounds = bounds
+        self._idle: list[sqlite3.Connection] = []
+        self._watching = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(path):
+                _prepare(path)
+            self._watch = _connect(path, SHORT_PATIENCE)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreUnusable(
+                f"graphs cannot be kept in {path}: {error}. GRADWIRE_STORE_PATH names another file, and "
+                "GRADWIRE_STORE=memory keeps them in memory"
+            ) from error
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        with _failing():
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = _connect(self._path, PATIENCE)
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:  # which could not even be rolled back
+                    connection.close()
+                else:
+                    self._idle.append(connection)
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # a full disk has rolled it back already
+                    connection.execute("ROLLBACK")
+                raise
+
+    def put(self, record: Record, name: str | None = None, *, redescribe: bool = False) -> bool:
+        with self._writing() as connection:
+            added = connection.execute(
+                f"INSERT INTO graphs (id, used, size, source, description) VALUES (?, {NEXT_USE}, ?, ?, ?)"
+                " ON CONFLICT (id) DO NOTHING",
+                (record.id, record.size, record.source, record.description),
+            )
+            is_new = added.rowcount > 0
+            if not is_new:
+                self._renew(connection, record, redescribe)
+            if name is not None:
+                connection.execute("INSERT OR REPLACE INTO names (name, id) VALUES (?, ?)", (name, record.id))
+            self._evict(connection)
+            return is_new
+
+    def _renew(self, connection: sqlite3.Connection, record: Record, redescribe: bool) -> None:
+        connection.execute(f"UPDATE graphs SET used = {NEXT_USE} WHERE id = ?", (record.id,))
+        if redescribe:
+            connection.execute(
+                "UPDATE graphs SET description = ?, size = length(source) + ? WHERE id = ?",
+                (record.description, len(record.description), record.id),
+            )
+
+    def _evict(self, connection: sqlite3.Connection) -> None:
+        records, size = connection.execute("SELECT count(*), sum(size) FROM graphs").fetchone()
+        going: list[tuple[int]] = []
+        oldest = connection.execute("SELECT number, size FROM graphs ORDER BY used")
+        while records - len(going) > 1 and (records - len(going) > self._bounds.records or size > self._bounds.size):
+            number, freed = oldest.fetchone()
+            going.append((number,))
+            size -= freed
+        oldest.close()
+        connection.executemany("DELETE FROM graphs WHERE number = ?", going)
+
+    def source(self, id: str) -> bytes | None:
+        with self._connection() as connection:
+            found = connection.execute("SELECT source FROM graphs WHERE id = ?", (id,)).fetchone()
+            return None if found is None else bytes(found[0])
+
+    def use(self, id: str) -> None:
+        with self._writing() as connection:
+            connection.execute(f"UPDATE graphs SET used = {NEXT_USE} WHERE id = ?", (id,))
+
+    def has(self, id: str) -> bool:
+        with _failing(), self._watching:
+            return self._watch.execute("SELECT 1 FROM graphs WHERE id = ?", (id,)).fetchone() is not None
+
+    def version(self) -> int:
+        # SQLite's own counter of what other connections have written, and this one never writes.
+        with _failing(), self._watching:
+            return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+
+    def remove(self, id: str) -> bool:
+        with self._writing() as connection:
+            return connection.execute("DELETE FROM graphs WHERE id = ?", (id,)).rowcount > 0
+
+    def page(self, most: int, before: int | None = None, name: str | None = None) -> list[Entry]:
+        with self._connection() as connection:
+            rows = connection.execute(PAGE, (before, name, most)).fetchall()
+        return [Entry(number, bytes(about), tuple(sorted((names or "").split()))) for number, about, names in rows]
+
+    def close(self) -> None:
+        self._watch.close()
+        while self._idle:
+            self._idle.pop().close()
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreFailed(str(error)) from error
+
+
+def _connect(path: Path, patience: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """With no other process between looking a file over and putting it aside: else two might, the second a good one."""
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _prepare(path: Path) -> None:
+    """Make sure that the file is whole, and has our tables."""
+    fault = _fault(path)
+    if fault is not None:
+        aside = _put_aside(path)
+        logger.error("the graphs in %s are damaged (%s); it is now %s, and a new one is begun", path, fault, aside)
+    with closing(_connect(path, PATIENCE)) as connection:
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(TABLES)
+        found = [connection.execute(f"PRAGMA {each}").fetchone()[0] for each in ("application_id", "user_version")]
+        if found != [APPLICATION, LAYOUT]:
+            raise sqlite3.DatabaseError("it belongs to another program, or to another version of this one")
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with the file, if anything is."""
+    try:
+        with closing(_connect(path, PATIENCE)) as connection:
+            found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+            return None if found == "ok" else found
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in DAMAGED:
+            return str(error)
+        raise
+
+
+def _put_aside(path: Path) -> Path:
+    aside = next(each for each in (path.with_name(f"{path.name}.damaged-{n}") for n in count(1)) if not each.exists())
+    for companion in COMPANIONS:
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + companion).rename(aside.with_name(aside.name + companion))
+    return aside

@@ -1,0 +1,377 @@
+"""One contract, every store: what is put comes back, names move, what is used least goes; and what a file promises."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from app.stores import STORES, Bounds, Record, Store, StoreFailed, StoreUnusable
+from app.stores.sqlite import SqliteStore
+from tests.conftest import ROOT
+
+WIDE = Bounds(1000, 1 << 20)
+Open = Callable[..., Store]
+
+
+@pytest.fixture(params=STORES)
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Opens a store of each kind, within bounds."""
+    stores: list[Store] = []
+
+    def opener(bounds: Bounds = WIDE) -> Store:
+        stores.append(STORES[request.param](tmp_path / "graphs.sqlite3", bounds))
+        return stores[-1]
+
+    yield opener
+    for each in stores:
+        each.close()
+
+
+@pytest.fixture
+def store(opened: Open) -> Store:
+    return opened()
+
+
+def record(id: str, size: int = 10) -> Record:
+    """A record of so many bytes in all."""
+    return Record(id, id.encode().ljust(size - 1, b"."), b"d")
+
+
+def ids(store: Store, *among: str) -> set[str]:
+    return {each for each in among if store.has(each)}
+
+
+# The contract
+
+
+def test_the_setting_offers_every_store() -> None:
+    assert Settings.model_json_schema()["properties"]["store"]["enum"] == list(STORES)
+
+
+def test_what_is_put_comes_back(store: Store) -> None:
+    raw = bytes(range(256))
+    assert store.put(Record("a", raw, b"about a"))
+    assert store.source("a") == raw
+    assert store.has("a")
+    assert [each.description for each in store.page(10)] == [b"about a"]
+
+
+def test_what_was_not_put_is_not_there(store: Store) -> None:
+    store.put(record("a"))
+    assert store.source("b") is None
+    assert not store.has("b")
+    assert not store.remove("b")
+    store.use("b")
+    assert len(store.page(10)) == 1
+
+
+def test_the_source_of_a_record_never_changes(store: Store) -> None:
+    store.put(Record("a", b"first", b"1"))
+    assert not store.put(Record("a", b"second", b"2"))
+    assert store.source("a") == b"first"
+
+
+@pytest.mark.parametrize(("redescribe", "expected"), [(False, b"1"), (True, b"2")])
+def test_a_description_changes_when_it_shall(store: Store, redescribe: bool, expected: bytes) -> None:
+    store.put(Record("a", b"source", b"1"))
+    store.put(Record("a", b"source", b"2"), redescribe=redescribe)
+    assert store.page(10)[0].description == expected
+
+
+def test_what_is_removed_is_gone_and_so_are_its_names(store: Store) -> None:
+    store.put(record("a"), "alpha")
+    store.put(record("b"), "beta")
+    assert store.remove("a")
+    assert not store.remove("a")
+    assert (store.source("a"), store.has("a"), store.page(10, name="alpha")) == (None, False, [])
+    assert [each.names for each in store.page(10)] == [("beta",)]
+
+
+def test_a_name_leads_to_what_was_put_under_it_last(store: Store) -> None:
+    store.put(Record("a", b"s", b"about a"), "model")
+    store.put(Record("b", b"s", b"about b"), "model")
+    assert [each.description for each in store.page(10, name="model")] == [b"about b"]
+    assert [each.names for each in store.page(10)] == [("model",), ()]
+    store.put(Record("a", b"s", b""), "model")
+    assert [each.description for each in store.page(10, name="model")] == [b"about a"]
+
+
+def test_several_names_may_lead_to_one_record(store: Store) -> None:
+    for name in ("two", "one", "two"):
+        store.put(record("a"), name)
+    assert [each.names for each in store.page(10)] == [("one", "two")]
+
+
+def test_no_name_takes_no_name_away(store: Store) -> None:
+    store.put(record("a"), "alpha")
+    store.put(record("a"))
+    assert store.page(10)[0].names == ("alpha",)
+
+
+def test_pages_list_the_latest_first_and_go_on_where_they_ended(store: Store) -> None:
+    for number in range(7):
+        store.put(Record(f"r{number}", b"", b"%d" % number))
+    found, before = [], None
+    while page := store.page(3, before):
+        found += [each.description for each in page]
+        before = page[-1].number
+    assert found == [b"6", b"5", b"4", b"3", b"2", b"1", b"0"]
+
+
+def test_pages_are_not_disturbed_by_what_comes_and_goes(store: Store) -> None:
+    for number in range(6):
+        store.put(Record(f"r{number}", b"", b"%d" % number))
+    first = store.page(2)
+    store.put(Record("late", b"", b"late"))
+    store.remove("r3")
+    store.put(record("r2"))
+    assert [each.description for each in store.page(2, first[-1].number)] == [b"2", b"1"]
+
+
+def test_a_number_is_not_given_twice(store: Store) -> None:
+    """Else a page that begins after one might begin somewhere else."""
+    store.put(record("a"))
+    first = store.page(1)[0].number
+    store.remove("a")
+    store.put(record("b"))
+    assert store.page(1)[0].number > first
+
+
+def test_at_the_bound_all_stay_and_past_it_the_least_recently_used_goes(opened: Open) -> None:
+    store = opened(Bounds(3, 1000))
+    for name in "abc":
+        store.put(record(name))
+    assert ids(store, *"abc") == set("abc")
+    store.use("a")
+    store.put(record("b"))
+    store.put(record("d"), "delta")
+    assert ids(store, *"abcd") == set("abd")
+
+
+def test_bytes_are_bounded_too(opened: Open) -> None:
+    store = opened(Bounds(100, 100))
+    for name in "abcd":
+        store.put(record(name, 25))
+    assert ids(store, *"abcd") == set("abcd")
+    store.put(record("e", 26))
+    assert ids(store, *"abcde") == set("cde")
+
+
+def test_a_longer_description_counts(opened: Open) -> None:
+    store = opened(Bounds(100, 100))
+    for name in "ab":
+        store.put(record(name, 50))
+    store.put(Record("b", b"", b"d" * 60), redescribe=True)
+    assert ids(store, *"ab") == {"b"}
+    store.put(Record("b", b"", b"d"), redescribe=True)
+    store.put(record("c", 49))
+    assert ids(store, *"bc") == {"b", "c"}
+
+
+def test_the_one_just_put_stays_whatever_its_size(opened: Open) -> None:
+    store = opened(Bounds(100, 100))
+    store.put(record("a"))
+    store.put(record("b", 500))
+    assert ids(store, *"ab") == {"b"}
+
+
+@pytest.mark.parametrize("loss", ["removed", "evicted"])
+def test_the_version_tells_that_something_has_gone(opened: Open, loss: str) -> None:
+    store = opened(Bounds(2, 1000))
+    for name in "ab":
+        store.put(record(name))
+    before = store.version()
+    assert store.version() == before
+    if loss == "removed":
+        store.remove("a")
+    else:
+        store.put(record("c"))
+    assert store.version() != before
+
+
+def test_threads_do_not_disturb_each_other(store: Store) -> None:
+    def work(worker: int) -> None:
+        for number in range(20):
+            store.put(record(f"{worker}-{number}"), f"n{number}")
+            assert store.source(f"{worker}-{number}")
+            if number % 2:
+                assert store.remove(f"{worker}-{number}")
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert len(store.page(1000)) == 60
+
+
+# A file
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "below" / "graphs.sqlite3"
+
+
+def test_a_file_is_read_again(path: Path) -> None:
+    first = SqliteStore(path, WIDE)
+    first.put(Record("a", b"source", b"about"), "alpha")
+    first.close()
+    second = SqliteStore(path, WIDE)
+    assert second.source("a") == b"source"
+    assert [each.names for each in second.page(10)] == [("alpha",)]
+    second.close()
+
+
+def test_two_openings_see_one_anothers_changes(path: Path) -> None:
+    one, other = SqliteStore(path, WIDE), SqliteStore(path, WIDE)
+    one.put(record("a"))
+    assert other.has("a")
+    before = one.version()
+    other.remove("a")
+    assert one.version() != before
+    assert not one.has("a")
+    one.close()
+    other.close()
+
+
+WORK = """
+import os, signal, sys
+from pathlib import Path
+from app.stores.contract import Bounds, Record
+from app.stores.sqlite import SqliteStore
+path, worker, end = sys.argv[1:]
+store = SqliteStore(Path(path), Bounds(1000, 1 << 20))
+for number in range(25):
+    store.put(Record(f"{worker}-{number}", b"source", b""), worker)
+if end == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def working(path: Path, worker: str, end: str) -> subprocess.Popen[bytes]:
+    """A process that puts 25 records into a file."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", WORK, str(path), worker, end], env=environment)
+
+
+def test_processes_share_a_file(path: Path) -> None:
+    """All open it at once, too, where it does not exist."""
+    workers = [working(path, f"w{number}", "in order") for number in range(4)]
+    assert [each.wait(60) for each in workers] == [0] * 4
+    store = SqliteStore(path, WIDE)
+    assert len(store.page(1000)) == 100
+    assert len(store.page(1000, name="w2")) == 1
+    store.close()
+
+
+def test_what_was_put_survives_a_kill(path: Path) -> None:
+    assert working(path, "w", "killed").wait(60) == -signal.SIGKILL
+    store = SqliteStore(path, WIDE)
+    assert len(store.page(1000)) == 25
+    store.close()
+
+
+def _scribble(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[4096:8192] = b"\xa5" * 4096
+    path.write_bytes(raw)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "not a database": lambda path: path.write_bytes(b"no database at all, though it is long enough" * 100),
+    "cut short": lambda path: os.truncate(path, 5000),
+    "a page overwritten": _scribble,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_is_put_aside_with_a_message(
+    path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object]
+) -> None:
+    for round in (1, 2):
+        store = SqliteStore(path, WIDE)
+        for number in range(200):
+            store.put(record(f"r{number}", 100))
+        store.close()
+        damage(path)
+        damaged = path.read_bytes()
+        caplog.clear()
+        with caplog.at_level(logging.ERROR):
+            store = SqliteStore(path, WIDE)
+        aside = path.with_name(f"graphs.sqlite3.damaged-{round}")
+        assert aside.read_bytes() == damaged
+        assert str(path) in caplog.text and str(aside) in caplog.text
+        assert store.page(10) == []
+        assert store.put(record("new"))
+        store.close()
+
+
+def test_an_empty_file_is_a_new_one(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    store = SqliteStore(path, WIDE)
+    assert store.put(record("a"))
+    store.close()
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE theirs (x)", "PRAGMA user_version = 99"])
+def test_a_file_that_is_not_ours_is_left_alone(path: Path, statement: str) -> None:
+    SqliteStore(path, WIDE).close()
+    if statement.startswith("CREATE"):
+        path.unlink()
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreUnusable, match="another program"):
+        SqliteStore(path, WIDE)
+    assert path.read_bytes() == before
+
+
+def test_a_place_where_no_file_can_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUnusable, match=r"GRADWIRE_STORE_PATH.*GRADWIRE_STORE=memory"):
+        SqliteStore(tmp_path / "file" / "graphs.sqlite3", WIDE)
+
+
+def test_a_full_disk_is_of_the_moment(path: Path) -> None:
+    store = SqliteStore(path, WIDE)
+    store.put(record("a"))
+    with store._connection() as connection:
+        connection.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(StoreFailed, match="full"):
+        store.put(record("b", 100_000))
+    assert store.source("a")
+    with store._connection() as connection:
+        connection.execute("PRAGMA max_page_count = 1000000")
+    assert store.put(record("b", 100_000))
+    store.close()
+
+
+def test_who_keeps_the_file_locked_does_not_hold_up_readers(path: Path) -> None:
+    store = SqliteStore(path, WIDE)
+    store.put(record("a"))
+    other = sqlite3.connect(path)
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Event()
+
+    def read() -> None:
+        assert store.source("a") and store.has("a") and store.page(1)
+        store.version()
+        done.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    assert done.wait(2)
+    other.rollback()
+    other.close()
+    store.close()
