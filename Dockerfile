@@ -13,6 +13,9 @@ FROM python:3.11-slim
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /srv /srv
 WORKDIR /srv
+# Registered graphs are kept here: a volume, because the root file system is read-only.
+RUN mkdir -p /var/lib/gradwire && chown 10001:10001 /var/lib/gradwire
+VOLUME /var/lib/gradwire
 # One BLAS thread per worker, as eight on two cores are slower than one; and an allocator that keeps the
 # memory of large arrays for the next ones (a value that is read only when the process starts).
 ENV PATH=/opt/venv/bin:$PATH \
@@ -22,7 +25,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     MALLOC_MMAP_THRESHOLD_=1073741824 \
     MALLOC_TRIM_THRESHOLD_=2147483648 \
     GRADWIRE_HOST=0.0.0.0 \
-    GRADWIRE_PORT=8000
+    GRADWIRE_PORT=8000 \
+    GRADWIRE_STORE_PATH=/var/lib/gradwire/graphs.sqlite3
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s --retries=3 \

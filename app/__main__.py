@@ -9,6 +9,7 @@ from pydantic_settings import SettingsError
 
 from app.main import create_app
 from app.settings import Settings
+from app.stores import StoreUnusable
 
 
 def main() -> None:
@@ -16,12 +17,17 @@ def main() -> None:
         settings = Settings()
     except (ValidationError, SettingsError) as error:
         sys.exit(f"GRADWIRE_* settings are wrong:\n{error}")
+    app = create_app(settings)
+    try:
+        app.state.graphs.open()
+    except StoreUnusable as error:
+        sys.exit(str(error))
     # Compiling makes many small objects that live a moment: with Python's own figures a third of the time of a large
     # graph went into looking for garbage among them.
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",

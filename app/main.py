@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
@@ -16,7 +19,9 @@ from app.http.documenting import install_openapi
 from app.http.routers import gradients, graphs, health, reference
 from app.problems import Problem
 from app.services.answers import Answers
+from app.services.graphs import Graphs
 from app.settings import Settings
+from app.stores import StoreFailed
 from engine.errors import EngineError
 
 DESCRIPTION = """\
@@ -25,6 +30,13 @@ Post an expression graph and its input tensors as JSON; get values, gradients of
 Semantics are those of PyTorch's autograd; ops are named as in the Python Array API standard. Each call below has
 examples that run: open one and press *Try it out*.
 """
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.graphs.open()
+    yield
+    app.state.graphs.close()
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -38,15 +50,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url="/docs",
         redoc_url=None,
         static_url="/docs/static",
+        lifespan=_lifespan,
         swagger_ui_parameters={"validatorUrl": None, "tryItOutEnabled": True, "defaultModelsExpandDepth": 0},
     )
     app.add_middleware(Bounds, settings=settings)
     app.state.settings = settings
-    app.state.answers = Answers(settings)
+    app.state.graphs = Graphs(settings)
+    app.state.answers = Answers(settings, app.state.graphs)
     for router in (gradients.router, graphs.router, reference.router, health.router):
         app.include_router(router)
     app.add_exception_handler(Problem, problems.on_problem)
     app.add_exception_handler(EngineError, problems.on_engine_error)
+    app.add_exception_handler(StoreFailed, problems.on_store_failure)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)
     app.add_exception_handler(ClientDisconnect, problems.on_disconnect)

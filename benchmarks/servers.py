@@ -32,7 +32,12 @@ def serving(*modules: str) -> Iterator[list[int]]:
 
 
 def _started(module: str, port: int) -> subprocess.Popen[bytes]:
-    ours = {"GRADWIRE_HOST": "127.0.0.1", "GRADWIRE_PORT": str(port), "GRADWIRE_LOG_LEVEL": "warning"}
+    ours = {
+        "GRADWIRE_HOST": "127.0.0.1",
+        "GRADWIRE_PORT": str(port),
+        "GRADWIRE_LOG_LEVEL": "warning",
+        "GRADWIRE_STORE": "memory",
+    }
     return subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env={**os.environ, **ours})
 
 

@@ -35,7 +35,13 @@ def free_port() -> int:
 def serving(log: Path, **settings: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`python -m app` in a process of its own: its address, and the process, which ends with the block."""
     port = free_port()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADWIRE_HOST": "127.0.0.1", "GRADWIRE_PORT": str(port)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "GRADWIRE_HOST": "127.0.0.1",
+        "GRADWIRE_PORT": str(port),
+        "GRADWIRE_STORE_PATH": str(log.parent / "graphs.sqlite3"),
+    }
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "app"], cwd=ROOT, env=environment | settings, stdout=out, stderr=subprocess.STDOUT
@@ -129,7 +135,7 @@ def app_client() -> Iterator[AppClient]:
     clients: list[httpx.Client] = []
 
     def make(**settings: Any) -> httpx.Client:
-        app = create_app(Settings(**settings))
+        app = create_app(Settings(**{"store": "memory"} | settings))
         clients.append(httpx.Client(transport=InProcess(app), base_url="http://in-process"))
         return clients[-1]
 

@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.responses import Response
 
 from app.http import problems
 from app.wire import json
 from app.wire.examples import EXAMPLES
 from app.wire.models import ProblemOut
 
+MEANINGS = {200: "The answer", 201: "The answer; something is there now that was not", 204: "Done"}
 REF = "#/components/schemas/{model}"
 
 
-def documented(summary: str, answer: type[BaseModel], request: type[BaseModel] | None = None) -> dict[str, Any]:
-    """Keyword arguments of a route: its summary, its request body with examples, its answer, its problems."""
+def documented(
+    summary: str,
+    answer: type[BaseModel] | None,
+    request: type[BaseModel] | None = None,
+    *,
+    statuses: Sequence[int] = (200,),
+    media_type: str | None = None,
+) -> dict[str, Any]:
+    """Keyword arguments of a route: its summary, its request body with examples, its answer, its problems.
+
+    An answer that is no model is empty, or text of a media type.
+    """
     problem = {
         "description": "What was wrong, as problem details",
         "content": {problems.MEDIA_TYPE: {"schema": _ref(ProblemOut)}},
     }
+    success: dict[str, Any] = {"description": MEANINGS[statuses[0]]}
+    if answer is not None:
+        success["model"] = answer
+    elif media_type is not None:
+        success["content"] = {media_type: {"schema": {"type": "string"}}}
+    responses = {status: success | {"description": MEANINGS[status]} for status in statuses}
     route: dict[str, Any] = {
         "summary": summary,
-        "responses": {200: {"model": answer, "description": "The answer"}, "4XX": problem, "5XX": problem},
+        "responses": {**responses, "4XX": problem, "5XX": problem},
+        "response_class": Response,
         "response_model": None,
+        "status_code": statuses[0],
     }
     if request is not None:
         content = {"schema": _ref(request), "examples": EXAMPLES[request]}

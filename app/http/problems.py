@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-from app.problems import CODES, Problem, from_engine
+from app.problems import CODES, RETRY_AFTER, Problem, from_engine
 from engine.errors import EngineError
 
 MEDIA_TYPE = "application/problem+json"
@@ -46,6 +46,13 @@ async def on_problem(request: Request, error: Exception) -> Response:
 async def on_engine_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EngineError)
     return respond(from_engine(error), request.url.path)
+
+
+async def on_store_failure(request: Request, error: Exception) -> Response:
+    """The graphs' store is full or busy; what needs no store goes on."""
+    logger.error("the store of graphs failed: %s", error)
+    detail = f"the store of graphs failed: {error}"
+    return respond(Problem("overloaded", detail, headers=RETRY_AFTER), request.url.path)
 
 
 HTTP_CODES = {

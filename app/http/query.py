@@ -30,7 +30,7 @@ def posted_from_query(request: Request) -> Posted[NthRequest]:
     with clock.stage("parse"):
         _refuse_spaces(request.scope["query_string"])
         body = _body(_parameters(request))
-        return Posted(validated(NthRequest, body), clock, request.app.state.answers, True, answer)
+        return Posted(clock, request.app.state.answers, answer, validated(NthRequest, body), True)
 
 
 def _parameters(request: Request) -> dict[str, str]:

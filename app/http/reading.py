@@ -44,17 +44,20 @@ class Accepted:
 
 
 @dataclass(frozen=True)
-class Posted(Generic[M]):
-    """A request's model, the clock that runs for it, and who answers.
+class Asked:
+    """The clock that runs for a request, who answers it, and in which form."""
 
-    `is_light` tells whether it is small enough to be worked on in the event loop.
-    """
-
-    request: M
     clock: Clock
     answers: Answers
-    is_light: bool
     answer: Accepted
+
+
+@dataclass(frozen=True)
+class Posted(Asked, Generic[M]):
+    """A request with a body. `is_light` tells whether it is small enough to be worked on in the event loop."""
+
+    request: M
+    is_light: bool
 
 
 def reading(model: type[M]) -> Any:
@@ -74,9 +77,18 @@ def reading(model: type[M]) -> Any:
                 return validated(model, _decoded(whole, codec, settings.json_nesting))
 
         is_light = len(body) <= settings.inline_bytes and coding is None
-        return Posted(parse() if is_light else await answers.in_thread(parse), clock, answers, is_light, answer)
+        return Posted(clock, answers, answer, parse() if is_light else await answers.in_thread(parse), is_light)
 
     return Depends(read)
+
+
+def asking() -> Any:
+    """The dependency of a route without a body."""
+
+    async def ask(request: Request) -> Asked:
+        return Asked(Clock(request.app.state.settings.seconds), request.app.state.answers, accepted(request))
+
+    return Depends(ask)
 
 
 def _codec_of(request: Request) -> Codec:

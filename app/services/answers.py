@@ -17,10 +17,18 @@ import anyio.to_thread
 
 from app.problems import over_limit
 from app.services.deadline import Clock
-from app.services.questions import inspection_of, pointing_into_graph, question_of, warned
+from app.services.graphs import Graphs
+from app.services.questions import (
+    form_of,
+    inspection_of,
+    pointing_at_id,
+    pointing_into_graph,
+    question_of,
+    warned,
+)
 from app.settings import Settings
 from app.wire.codecs import JSON, Codec
-from app.wire.models import CheckRequest, GraphForm, InspectRequest, Request
+from app.wire.models import CheckRequest, GraphForm, InspectRequest, RegisterRequest, Request
 from engine.blame import notices_of
 from engine.calls import Compiled, Question, Tree, compile_question, map_tree
 from engine.check import check
@@ -38,8 +46,9 @@ DERIVATIVE = "derivative_"
 class Answers:
     """Answers requests, within the settings."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, graphs: Graphs) -> None:
         self.settings = settings
+        self.graphs = graphs
         self._threads = anyio.CapacityLimiter(settings.threads)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
@@ -50,11 +59,24 @@ class Answers:
         """The answer to a request, in the form of `codec`. What `is_light` may stay in the event loop, as far as its
         cost allows."""
         if isinstance(request, InspectRequest):
-            return await self.in_thread(partial(self._inspect, request, clock, codec))
+            inspecting = partial(self._inspect, request, clock)
+            return await self.in_thread(lambda: codec.encode(inspecting()[1]))
         clock.lower(request.timeout)
+        if form_of(request) != "graph_id":
+            return await self._answer(request, clock, is_light, codec)
+        with pointing_at_id():
+            found = await self.graphs.find(request.graph_id or "")
+            is_light = is_light and len(found.program.statements) <= self.settings.inline_nodes
+            # With its text, faults can be shown where they are.
+            request = request.model_copy(update={"expression": found.expression})
+            return await self._answer(request, clock, is_light, codec, found.program)
+
+    async def _answer(
+        self, request: Request, clock: Clock, is_light: bool, codec: Codec, registered: Program | None = None
+    ) -> bytes:
+        parsing = partial(self._parse, request, clock, registered)
         if isinstance(request, CheckRequest):  # which runs the graph many times
-            return await self.in_thread(partial(self._check, request, clock, codec))
-        parsing = partial(self._parse, request, clock)
+            return await self.in_thread(lambda: self._check(parsing(), request, clock, codec))
         question = parsing() if is_light else await self.in_thread(parsing)
         compiling = partial(self._compile, question, request, clock)
         is_light = is_light and _compile_effort(question) <= self.settings.inline_nodes
@@ -63,9 +85,21 @@ class Answers:
         effort = compiled.plan.flops + compiled.plan.peak_bytes + compiled.answer_bytes
         return running() if is_light and effort <= self.settings.inline_effort else await self.in_thread(running)
 
-    def _parse(self, request: Request, clock: Clock) -> Question:
+    async def register(self, request: RegisterRequest, clock: Clock, codec: Codec) -> tuple[str, bool, bytes]:
+        """Keep a graph. Its id, whether it is new, and the answer."""
+
+        def inspected() -> tuple[Program, bytes, bytes]:
+            program, described = self._inspect(request, clock)
+            lasting = {name: each for name, each in described.items() if name not in request.include}
+            return program, JSON.encode(lasting), codec.encode(described | {"name": request.name})
+
+        program, description, answer = await self.in_thread(inspected)
+        is_new = await self.graphs.register(request, program, description)
+        return program.digest, is_new, answer
+
+    def _parse(self, request: Request, clock: Clock, registered: Program | None) -> Question:
         with clock.stage("parse"):
-            return question_of(request, self.settings.limits)
+            return question_of(request, self.settings.limits, registered)
 
     def _compile(self, question: Question, request: Request, clock: Clock) -> Compiled:
         with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
@@ -87,9 +121,8 @@ class Answers:
         finally:
             compiled.release()
 
-    def _check(self, request: CheckRequest, clock: Clock, codec: Codec) -> bytes:
+    def _check(self, question: Question, request: CheckRequest, clock: Clock, codec: Codec) -> bytes:
         limits = self.settings.limits
-        question = self._parse(request, clock)
         with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
             described = compile_question(replace(question, call="grad", ones=True), limits, clock)
         with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
@@ -98,15 +131,15 @@ class Answers:
             notices = warned(found.pop("warnings", []), request, limits)
             return codec.encode(_plain(found) | notices | {"graph": _described(described, request)})
 
-    def _inspect(self, request: InspectRequest, clock: Clock, codec: Codec) -> bytes:
+    def _inspect(self, request: InspectRequest, clock: Clock) -> tuple[Program, dict[str, Any]]:
         limits = self.settings.limits
         with clock.stage("parse"):
             question = inspection_of(request, limits)
         if question.program.inputs and request.inputs is None:
-            return codec.encode(describe_program(question.program) | _texts(question.program, request.include))
+            return question.program, describe_program(question.program) | _texts(question.program, request.include)
         with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
             compiled = compile_question(question, limits, clock)
-        return codec.encode(_described(compiled, request))
+        return question.program, _described(compiled, request)
 
 
 def _compile_effort(question: Question) -> int:

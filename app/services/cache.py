@@ -44,6 +44,11 @@ class Cache(Generic[V]):
                 _, (_, freed) = self._kept.popitem(last=False)
                 self.bytes -= freed
 
+    def drop(self, key: Hashable) -> None:
+        """Keep the value of a key no longer."""
+        with self._lock:
+            self.bytes -= self._drop(key)
+
     def _drop(self, key: Hashable) -> int:
         found = self._kept.pop(key, None)
         return 0 if found is None else found[1]

@@ -8,7 +8,18 @@ from typing import Any
 from app.settings import Settings
 from engine.limits import Limits
 
-OWN = ("seconds", "body_bytes", "url_bytes", "header_bytes", "answer_bytes", "json_nesting")
+OWN = (
+    "seconds",
+    "body_bytes",
+    "msgpack_bytes",
+    "url_bytes",
+    "header_bytes",
+    "answer_bytes",
+    "json_nesting",
+    "graphs",
+    "graphs_bytes",
+    "svg_nodes",
+)
 """Settings of the service that are limits of a request."""
 
 

@@ -20,18 +20,20 @@ from engine.warnings import Notice
 
 SEEDS = ("grad_outputs", "accumulate", "tangents", "vectors", "direction")
 """Fields of requests that carry tensors beside the graph's inputs."""
+FORMS = ("expression", "graph", "graph_id")
+"""Fields of requests that say which graph it is."""
 INTO_GRAPH = ("/nodes", "/functions")
 """How pointers begin that are relative to a graph."""
 
 
-def question_of(request: Request, limits: Limits) -> Question:
+def question_of(request: Request, limits: Limits, registered: Program | None = None) -> Question:
     """The engine's question. Raises EngineError and Problem, with pointers into the request."""
     seeds = {role: getattr(request, role, None) or {} for role in SEEDS}
     ones = seeds["grad_outputs"] == "ones"
     order, path = getattr(request, "order", None), getattr(request, "path", None)
     if request.call in ("nth", "tensors") and (order is None) == (path is None):
         raise Problem("invalid_request", "give either order or path", pointer="/order")
-    program = program_of(request, limits, request.graph_id)
+    program = program_of(request, limits, registered)
     _check_names(request.inputs, request, program)
     return Question(
         call=request.call,
@@ -68,25 +70,27 @@ def _fault(name: str, request: GraphForm, program: Program) -> str | None:
     return None
 
 
-def program_of(request: GraphForm, limits: Limits, graph_id: str | None = None) -> Program:
-    """The graph of a request, whichever form it has."""
-    forms = [name for name in ("expression", "graph") if getattr(request, name) is not None]
-    forms += ["graph_id"] if graph_id is not None else []
+def form_of(request: GraphForm) -> str:
+    """In which of the three forms a request has its graph. Raises invalid_request where that is not exactly one."""
+    forms = [name for name in FORMS if getattr(request, name, None) is not None]
     if len(forms) != 1:
         found = f"got {' and '.join(forms)}" if forms else "got none"
-        raise Problem(
-            "invalid_request",
-            f"a request has exactly one of expression, graph, graph_id; {found}",
-            pointer="",
-        )
-    if graph_id is not None:
-        raise Problem("unknown_graph", f"no graph is registered under {graph_id[:64]!r}", pointer="/graph_id")
-    with pointing(f"/{forms[0]}"):
-        program = read_graph(request.graph, limits) if request.expression is None else parse(request.expression, limits)
+        raise Problem("invalid_request", f"a request has exactly one of {', '.join(FORMS)}; {found}", pointer="")
+    return forms[0]
+
+
+def program_of(request: GraphForm, limits: Limits, registered: Program | None = None) -> Program:
+    """The graph of a request, with the outputs that it asks for: the one that `graph_id` names, or that it has."""
+    program = _parsed(request, limits) if registered is None else registered
     if request.outputs is None:
         return program
     with pointing("/outputs"):
         return program.with_outputs(list(dict.fromkeys(request.outputs)))
+
+
+def _parsed(request: GraphForm, limits: Limits) -> Program:
+    with pointing(f"/{form_of(request)}"):
+        return read_graph(request.graph, limits) if request.expression is None else parse(request.expression, limits)
 
 
 @contextmanager
@@ -109,6 +113,18 @@ def pointing_into_graph(request: GraphForm, limits: Limits) -> Iterator[None]:
             _locate(error, request.expression, limits)
         elif error.pointer is not None and error.pointer.startswith(INTO_GRAPH):
             error.pointer = f"/graph{error.pointer}"
+        raise
+
+
+@contextmanager
+def pointing_at_id() -> Iterator[None]:
+    """Make an error within a graph one at its id, which is all that the request has of it."""
+    try:
+        yield
+    except (EngineError, Problem) as error:
+        is_within = error.pointer is not None and error.pointer.startswith(("/expression", "/graph/", *INTO_GRAPH))
+        if is_within or error.code == "unknown_graph":
+            error.pointer = "/graph_id"
         raise
 
 

@@ -7,6 +7,7 @@ file may be shared by several processes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -57,8 +58,8 @@ class Store(Protocol):
     def source(self, id: str) -> bytes | None:
         """The source of a record, if it is there."""
 
-    def use(self, id: str) -> None:
-        """Note that a record was used."""
+    def use(self, ids: Sequence[str]) -> None:
+        """Note that records were used, the last one last. Ids of none are passed over."""
 
     def has(self, id: str) -> bool:
         """Whether a record is there. Quick enough for an event loop, as is `version`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -66,10 +67,11 @@ class MemoryStore:
         kept = self._kept.get(id)
         return None if kept is None else kept.record.source
 
-    def use(self, id: str) -> None:
+    def use(self, ids: Sequence[str]) -> None:
         with self._lock:
-            if id in self._kept:
-                self._kept.move_to_end(id)
+            for id in ids:
+                if id in self._kept:
+                    self._kept.move_to_end(id)
 
     def has(self, id: str) -> bool:
         return id in self._kept

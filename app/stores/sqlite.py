@@ -13,7 +13,7 @@ import fcntl
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -52,6 +52,7 @@ COMMIT;
 """
 NEXT_USE = "(SELECT coalesce(max(used), 0) + 1 FROM graphs)"
 """A counter rather than a clock, as clocks are set back."""
+USE = f"UPDATE graphs SET used = {NEXT_USE} WHERE id = ?"
 PAGE = """
 SELECT number, description, (SELECT group_concat(name, ' ') FROM names WHERE names.id = graphs.id)
 FROM graphs
@@ -124,7 +125,7 @@ class SqliteStore:
             return is_new
 
     def _renew(self, connection: sqlite3.Connection, record: Record, redescribe: bool) -> None:
-        connection.execute(f"UPDATE graphs SET used = {NEXT_USE} WHERE id = ?", (record.id,))
+        connection.execute(USE, (record.id,))
         if redescribe:
             connection.execute(
                 "UPDATE graphs SET description = ?, size = length(source) + ? WHERE id = ?",
@@ -147,9 +148,10 @@ class SqliteStore:
             found = connection.execute("SELECT source FROM graphs WHERE id = ?", (id,)).fetchone()
             return None if found is None else bytes(found[0])
 
-    def use(self, id: str) -> None:
-        with self._writing() as connection:
-            connection.execute(f"UPDATE graphs SET used = {NEXT_USE} WHERE id = ?", (id,))
+    def use(self, ids: Sequence[str]) -> None:
+        if ids:
+            with self._writing() as connection:
+                connection.executemany(USE, [(id,) for id in ids])
 
     def has(self, id: str) -> bool:
         with _failing(), self._watching:

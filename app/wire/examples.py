@@ -19,6 +19,7 @@ from app.wire.models import (
     JvpRequest,
     LaplacianRequest,
     NthRequest,
+    RegisterRequest,
     TaylorRequest,
     TensorsRequest,
     ValueRequest,
@@ -161,6 +162,15 @@ EXAMPLES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
         )
     },
     CheckRequest: {"product": _example("Of Σ x·sin(x)", expression="sum(x * sin(x))", inputs={"x": [0.3, 1.7]})},
+    RegisterRequest: {
+        "model": _example(
+            "A loss, kept under the name model",
+            expression="h = tanh(x @ W)\nloss = mean((h - y)**2)",
+            name="model",
+            inputs={"x": {"shape": [3, 2]}, "W": {"shape": [2, 1]}, "y": {"shape": [3, 1]}},
+        ),
+        "cube": _example("x³, whatever x is", graph=CUBE),
+    },
     InspectRequest: {
         "square": _example(
             "Shapes and costs of Σ x·x",

@@ -7,9 +7,10 @@ same reason; their models document them.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation, WithJsonSchema
 
 from engine.attrs import NON_FINITE
 from engine.program import ID_PATTERN
@@ -127,6 +128,15 @@ Include = Literal[
     "derivative_latex",
 ]
 
+ID_FORM = re.compile(r"[0-9a-f]{32}\Z")
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}$"
+
+
+def _no_id(name: str) -> str:
+    if ID_FORM.match(name):
+        raise ValueError("a name is not of the form of an id")
+    return name
+
 
 class GraphForm(Model):
     """The graph of a request, in exactly one of three forms."""
@@ -155,6 +165,13 @@ class InspectRequest(GraphForm):
 
     inputs: dict[str, SpecIn] | None = None
     """Shapes and dtypes of the graph's inputs; without them shapes and costs stay unknown."""
+
+
+class RegisterRequest(InspectRequest):
+    """A graph to keep."""
+
+    name: Annotated[str, AfterValidator(_no_id)] | None = Field(None, pattern=NAME, examples=["model"])
+    """A name that leads to the graph, from now on to this one. Names are found by GET /graphs?name=…"""
 
 
 class Request(GraphForm):
@@ -345,6 +362,36 @@ class WarningOut(Model):
     detail: str
     node: str | None
     """The posted node that it is about."""
+
+
+class RegisteredOut(GraphOut):
+    """What is known of a graph that was registered."""
+
+    name: str | None
+    """The name that leads to it, where one was given."""
+
+
+class ListedOut(GraphOut):
+    """A graph in the list, as it was described when it was registered."""
+
+    names: list[str]
+    """All names that lead to it."""
+
+
+class GraphsAnswer(Model):
+    graphs: list[ListedOut]
+    """The latest first."""
+    next: str | None
+    """The `cursor` of the next page, where there is one."""
+
+
+class ShownOut(GraphOut):
+    """A graph, and what is known of it while its inputs have no shapes."""
+
+    graph: GraphIn
+    """Its nodes. Parts of an expression that have no name have made-up ids here."""
+    expression: str
+    """The same as text; posted, it is the graph of this id."""
 
 
 class Answer(Model):

@@ -23,6 +23,7 @@ from app.wire.models import (
     JvpRequest,
     LaplacianRequest,
     NthRequest,
+    RegisterRequest,
     TaylorRequest,
     TensorsRequest,
     ValueRequest,
@@ -41,6 +42,7 @@ PATHS = {
     TensorsRequest: "/grad/tensors",
     CheckRequest: "/grad/check",
     InspectRequest: "/graphs/inspect",
+    RegisterRequest: "/graphs",
 }
 """Where a request of each form goes."""
 

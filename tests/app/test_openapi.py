@@ -28,6 +28,8 @@ EXAMPLES = [
     for name, example in item["post"]["requestBody"]["content"]["application/json"]["examples"].items()
 ]
 JSON = "application/json"
+FORMS: dict[str, str] = {}
+"""Media types of answers that are not JSON, by path."""
 
 
 def check(value: Any, schema: dict[str, Any]) -> None:
@@ -58,7 +60,15 @@ def test_every_route_declares_its_problems(path: str, method: str, route: dict[s
             MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}
         }
     assert "422" not in route["responses"], "FastAPI's own form of errors is not what is sent"
-    assert JSON in route["responses"]["200"]["content"]
+
+
+@pytest.mark.parametrize(("path", "method", "route"), ROUTES)
+def test_every_route_declares_its_answer(path: str, method: str, route: dict[str, Any]) -> None:
+    answers = {status: each for status, each in route["responses"].items() if status.startswith("2")}
+    for status, each in answers.items():
+        assert each["description"]
+        assert list(each.get("content", {})) == ([] if status == "204" else [FORMS.get(path, JSON)])
+    assert answers
 
 
 def test_operations_have_names_of_their_own() -> None:

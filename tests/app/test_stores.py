@@ -72,7 +72,7 @@ def test_what_was_not_put_is_not_there(store: Store) -> None:
     assert store.source("b") is None
     assert not store.has("b")
     assert not store.remove("b")
-    store.use("b")
+    store.use(["b"])
     assert len(store.page(10)) == 1
 
 
@@ -153,7 +153,7 @@ def test_at_the_bound_all_stay_and_past_it_the_least_recently_used_goes(opened: 
     for name in "abc":
         store.put(record(name))
     assert ids(store, *"abc") == set("abc")
-    store.use("a")
+    store.use(["a", "nothing"])
     store.put(record("b"))
     store.put(record("d"), "delta")
     assert ids(store, *"abcd") == set("abd")

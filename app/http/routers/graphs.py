@@ -1,18 +1,23 @@
-"""Graphs themselves: looking at one without running it."""
+"""Graphs themselves: keeping them, finding them, and looking at one without running it."""
 
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlencode
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from app.http.documenting import documented
-from app.http.reading import Posted, reading
-from app.http.writing import written
+from app.http.keeping import kept, not_modified
+from app.http.reading import Asked, Posted, asking, reading
+from app.http.writing import responded, written
 from app.wire import models
 
 router = APIRouter(prefix="/graphs", tags=["Graphs"])
+
+Id = Annotated[str, Path(description="The graph's id.", examples=["06151270374988348e1d639ee7904bd0"])]
+MOST_ROWS, LAST = 1000, 2**63 - 1
 
 
 @router.post("/inspect", **documented("Inspect a graph", models.GraphOut, models.InspectRequest))
@@ -21,3 +26,50 @@ async def inspect(
 ) -> Response:
     """Shapes, dtypes, counts and costs of a graph. Nothing is run, and nothing is kept."""
     return await written(posted)
+
+
+@router.post("", **documented("Register a graph", models.RegisteredOut, models.RegisterRequest, statuses=(200, 201)))
+async def register(posted: Annotated[Posted[models.RegisterRequest], reading(models.RegisterRequest)]) -> Response:
+    """Keep a graph, so that requests may have its `graph_id` in place of it. 201, or 200 where it was there already.
+
+    The id is a hash of the content: equal graphs have equal ids, and what an id leads to never changes. A `name` is
+    moved from the graph that it led to before. `inputs` are checked against the graph, and described in the list; calls
+    may bring inputs of other shapes and dtypes.
+    """
+    id, is_new, answer = await posted.answers.register(posted.request, posted.clock, posted.answer.codec)
+    return await responded(posted, answer, status=201 if is_new else 200, headers={"Location": f"/graphs/{id}"})
+
+
+@router.get("", **documented("All graphs", models.GraphsAnswer))
+async def list_graphs(
+    asked: Annotated[Asked, asking()],
+    limit: Annotated[int, Query(ge=1, le=MOST_ROWS, description="Graphs of one page.")] = 100,
+    cursor: Annotated[int | None, Query(ge=0, le=LAST, description="`next` of the page before.")] = None,
+    name: Annotated[str | None, Query(max_length=64, description="Only the graph that this name leads to.")] = None,
+) -> Response:
+    """What is registered, page by page, the latest first; a Link header (RFC 8288) leads to the next page."""
+    page = await asked.answers.graphs.page(limit, cursor, name)
+    body = asked.answer.codec.encode({"graphs": page.graphs, "next": None if page.before is None else str(page.before)})
+    query = urlencode({"limit": limit, "cursor": page.before} | ({} if name is None else {"name": name}))
+    link = {} if page.before is None else {"Link": f'</graphs?{query}>; rel="next"'}
+    return await responded(asked, body, headers=link)
+
+
+@router.get("/{id}", **documented("One graph", models.ShownOut))
+async def show(request: Request, asked: Annotated[Asked, asking()], id: Id) -> Response:
+    """What the graph is, as nodes and as text. It never changes, and may be kept for ever.
+
+    Names lead to other graphs at times: GET /graphs lists them.
+    """
+    await asked.answers.graphs.find(id)
+    known = not_modified(request, id)
+    if known is not None:
+        return known
+    return kept(await responded(asked, await asked.answers.graphs.shown(id, asked.answer.codec)), asked, id)
+
+
+@router.delete("/{id}", **documented("Forget a graph", None, statuses=(204,)))
+async def forget(asked: Annotated[Asked, asking()], id: Id) -> Response:
+    """Forget a graph, and the names that lead to it."""
+    await asked.answers.graphs.remove(id)
+    return Response(status_code=204)

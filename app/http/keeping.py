@@ -1,0 +1,35 @@
+"""Answers that may be kept for ever: what a graph's id leads to is a matter of the id alone (RFC 9110, RFC 8246).
+
+The entity tag is the id, and for another form or coding of the same the id and its name.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.http.reading import Asked
+from app.wire.codecs import JSON
+
+FOR_EVER = "public, max-age=31536000, immutable"
+
+
+def not_modified(request: Request, id: str) -> Response | None:
+    """The answer to a client that has the graph's already, whichever form it has."""
+    given = request.headers.get("if-none-match", "")
+    for tag in (each.strip().removeprefix("W/") for each in given.split(",")):
+        if tag == "*" or tag.strip('"').partition("-")[0] == id:
+            return Response(status_code=304, headers=_headers(f'"{id}"' if tag == "*" else tag))
+    return None
+
+
+def kept(response: Response, asked: Asked, id: str) -> Response:
+    """The response, marked to be kept for ever."""
+    form = "" if asked.answer.codec is JSON else asked.answer.codec.name.lower()
+    parts = [id, form, response.headers.get("content-encoding", "")]
+    response.headers.update(_headers(f'"{"-".join(part for part in parts if part)}"'))
+    return response
+
+
+def _headers(tag: str) -> dict[str, str]:
+    return {"ETag": tag, "Cache-Control": FOR_EVER, "Vary": "Accept, Accept-Encoding"}
