@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     svg_nodes: int = Field(2_000, gt=0)
     """Nodes of a graph that is drawn as SVG."""
 
+    plan_cache_bytes: int = Field(256 << 20, ge=0)
+    """Memory for plans of graphs that were asked for before, in bytes; the least recently used go."""
+
     keep_alive_seconds: int = Field(75, gt=0)
     """Idle connections are closed after this many seconds."""
 

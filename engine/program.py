@@ -46,6 +46,8 @@ ID_MEANING = "a letter or _, then up to 63 letters, digits, _ or -"
 NODE_FIELDS = ("id", "op", "inputs", "attrs", "no_grad")
 GRAPH_FIELDS = ("nodes", "outputs", "functions")
 FUNCTION_FIELDS = ("inputs", "nodes", "outputs")
+STATEMENT_BYTES = 1_500
+"""What a statement takes, with its names and its place in the program (measured)."""
 CALL = "call"
 """The op behind a call of a function by its name."""
 
@@ -208,6 +210,13 @@ class Program:
         cycle = [*cycle[first:], *cycle[:first], cycle[first]]
         shown = " → ".join(cycle[:10]) + (" → …" if len(cycle) > 10 else "")
         raise GraphCycle(f"nodes wait for each other: {shown}", node=cycle[0], pointer=f"/nodes/{at}/inputs")
+
+    @cached_property
+    def nbytes(self) -> int:
+        """About how much memory it takes."""
+        statements = [*self.statements, *(each for function in self.functions for each in function.body.statements)]
+        constants = (each for one in statements for each in one.inputs if isinstance(each, Tensor))
+        return STATEMENT_BYTES * (len(statements) + 1) + sum(each.array.nbytes for each in constants)
 
     def with_outputs(self, names: Sequence[str]) -> Program:
         """The same statements with other outputs. Raises UnknownName."""

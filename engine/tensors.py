@@ -28,6 +28,8 @@ from engine.types import BOOL, DTYPES, FLOAT64, Array, Dtype, Shape, Spec
 FIELDS = ("data", "b64", "dtype", "shape", "requires_grad")
 MOST_AXES = 64
 """What NumPy can hold."""
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+"""NumPy's own `dtype.name` takes a microsecond."""
 LEAF_TYPES = frozenset((int, float, bool, str))
 
 
@@ -57,6 +59,8 @@ class Tensor:
 
 def read_tensor(value: Any) -> Tensor:
     """A read-only tensor from its JSON form. Raises InvalidTensor, with a pointer into an object."""
+    if type(value) is float:  # the commonest, and the shortest way
+        return _frozen(np.array(value), typed=False)
     if not isinstance(value, dict):
         return _frozen(_read_data(value, None, None), typed=False)
     for name in value:
@@ -241,7 +245,7 @@ def from_bytes(raw: bytes, dtype: Dtype, shape: Shape) -> Array:
 def write_tensor(array: Array, encoding: str = "json") -> dict[str, Any]:
     """The JSON form of a tensor. `data` may be a C-contiguous array of finite numbers, which a JSON codec that knows
     NumPy writes as nested lists; anything else is lists, numbers and strings already."""
-    head = {"dtype": array.dtype.name, "shape": list(array.shape)}
+    head = {"dtype": NAMES[array.dtype], "shape": list(array.shape)}
     if encoding == "bytes":
         return head | {"data": to_bytes(array)}
     if encoding == "base64":
@@ -258,6 +262,8 @@ def _written(array: Array) -> Any:
     if array.dtype.kind == "c":
         parts = DTYPES["float32"] if array.dtype == np.complex64 else FLOAT64
         array = np.ascontiguousarray(array).reshape(*array.shape, 1).view(parts)
+    if not array.ndim and array.dtype == FLOAT64 and math.isfinite(array):
+        return float(array)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return _with_strings(array)
     # float32 scalars go through an array, too: as Python floats they would be written with float64's digits.

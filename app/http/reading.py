@@ -1,14 +1,15 @@
 """Reading a request's body: its size, its media type, its coding, its form.
 
-A route declares `posted: Annotated[Posted[GradRequest], reading(GradRequest)]`. The body is read here rather than by
-FastAPI, because it must be strict, bounded, and never walked by pydantic; the OpenAPI document is told of it by
-`app.http.documenting`.
+The body is read here rather than by FastAPI, because it must be strict, bounded, and never walked by pydantic; the
+OpenAPI document is told of it by `app.http.documenting`. A route calls `read(request, GradRequest)`, or declares
+`posted: Annotated[Posted[GradRequest], reading(GradRequest)]` where it has other parameters, too; that costs more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from fastapi import Depends, Request
@@ -26,6 +27,8 @@ from engine.errors import pointer_to
 
 M = TypeVar("M", bound=BaseModel)
 MOST_ERRORS = 10
+HEADERS = 256
+"""Values of headers whose meaning is remembered; clients send the same ones over and over."""
 PLAIN = {
     "model_type": "expected an object",
     "dict_type": "expected an object",
@@ -60,26 +63,34 @@ class Posted(Asked, Generic[M]):
     is_light: bool
 
 
+async def read(request: Request, model: type[M]) -> Posted[M]:
+    """The body of a request as a model. Raises Problem for whatever is wrong with it."""
+    settings: Settings = request.app.state.settings
+    answers: Answers = request.app.state.answers
+    headers = request.headers
+    codec = _codec_of(headers.get("content-type", JSON.media_type))
+    coding = _coding_of(headers.get("content-encoding", "identity"))
+    answer = accepted(request)
+    most = getattr(settings, codec.limit)
+    body = await _body(request, codec.limit, most)
+    clock = Clock(settings.seconds)
+
+    def parse() -> M:
+        with clock.stage("parse"):
+            whole = body if coding is None else _expanded(body, coding, codec.limit, most)
+            return validated(model, _decoded(whole, codec, settings.json_nesting))
+
+    is_light = len(body) <= settings.inline_bytes and coding is None
+    return Posted(clock, answers, answer, parse() if is_light else await answers.in_thread(parse), is_light)
+
+
 def reading(model: type[M]) -> Any:
     """The dependency that reads a body into `model`."""
 
-    async def read(request: Request) -> Posted[M]:
-        settings: Settings = request.app.state.settings
-        answers: Answers = request.app.state.answers
-        codec, coding, answer = _codec_of(request), _coding_of(request), accepted(request)
-        most = getattr(settings, codec.limit)
-        body = await _body(request, codec.limit, most)
-        clock = Clock(settings.seconds)
+    async def read_body(request: Request) -> Posted[M]:
+        return await read(request, model)
 
-        def parse() -> M:
-            with clock.stage("parse"):
-                whole = body if coding is None else _expanded(body, coding, codec.limit, most)
-                return validated(model, _decoded(whole, codec, settings.json_nesting))
-
-        is_light = len(body) <= settings.inline_bytes and coding is None
-        return Posted(clock, answers, answer, parse() if is_light else await answers.in_thread(parse), is_light)
-
-    return Depends(read)
+    return Depends(read_body)
 
 
 def asking() -> Any:
@@ -91,9 +102,10 @@ def asking() -> Any:
     return Depends(ask)
 
 
-def _codec_of(request: Request) -> Codec:
+@lru_cache(HEADERS)
+def _codec_of(content_type: str) -> Codec:
     """The form of the body, by its media type. Raises unsupported_media_type."""
-    media_type, _, parameters = request.headers.get("content-type", JSON.media_type).partition(";")
+    media_type, _, parameters = content_type.partition(";")
     subtype = media_type.strip().lower()
     codec = BY_MEDIA_TYPE.get(subtype)
     if codec is None and subtype.startswith("application/") and subtype.endswith("+json"):
@@ -107,9 +119,9 @@ def _codec_of(request: Request) -> Codec:
     return codec
 
 
-def _coding_of(request: Request) -> str | None:
+def _coding_of(content_encoding: str) -> str | None:
     """How the body is compressed, if it is. Raises unsupported_media_type."""
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    coding = content_encoding.strip().lower()
     if coding in ("", "identity"):
         return None
     if coding not in CODINGS:
@@ -124,8 +136,12 @@ def _unread(what: str) -> Problem:
 
 def accepted(request: Request) -> Accepted:
     """What the headers say of the answer. Raises not_acceptable where the client takes none of our forms."""
-    wanted = weights(request.headers.get("accept", ""))
-    codings = request.headers.get("accept-encoding")
+    return _accepted(request.headers.get("accept", ""), request.headers.get("accept-encoding", ""))
+
+
+@lru_cache(HEADERS)
+def _accepted(accept: str, codings: str) -> Accepted:
+    wanted = weights(accept)
     best, weight = JSON, 0.0 if wanted else 1.0
     for codec in CODECS:
         ranges = (*codec.media_types, "application/*", "*/*")
@@ -135,7 +151,7 @@ def accepted(request: Request) -> Accepted:
     if not weight:
         forms = " or ".join(BY_MEDIA_TYPE)
         raise Problem("not_acceptable", f"the answer is {forms}, which the Accept header leaves out")
-    return Accepted(best, {} if codings is None else weights(codings))
+    return Accepted(best, weights(codings))
 
 
 async def _body(request: Request, limit: str, most: int) -> bytes:

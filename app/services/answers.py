@@ -2,12 +2,16 @@
 
 Where that happens is decided by size. What takes microseconds is done in the event loop, because a hop to a thread
 costs more; what is known to be larger goes to one of a few threads. The figures are settings.
+
+What a request has in common with earlier ones is not worked out again: a graph that was posted before is known by its
+text, and a question of a known signature by its plan. Both caches are bounded by bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -16,6 +20,7 @@ import anyio
 import anyio.to_thread
 
 from app.problems import over_limit
+from app.services.cache import Cache
 from app.services.deadline import Clock
 from app.services.graphs import Graphs
 from app.services.questions import (
@@ -23,6 +28,7 @@ from app.services.questions import (
     inspection_of,
     pointing_at_id,
     pointing_into_graph,
+    program_of,
     question_of,
     warned,
 )
@@ -30,7 +36,7 @@ from app.settings import Settings
 from app.wire.codecs import JSON, Codec
 from app.wire.models import CheckRequest, GraphForm, InspectRequest, RegisterRequest, Request
 from engine.blame import notices_of
-from engine.calls import Compiled, Question, Tree, compile_question, map_tree
+from engine.calls import Compiled, Question, compile_question, map_tree
 from engine.check import check
 from engine.describe import describe, describe_program
 from engine.program import Program, write_attr, write_graph
@@ -41,6 +47,26 @@ T = TypeVar("T")
 
 DERIVATIVE = "derivative_"
 """How the forms of the derivative's graph begin."""
+PROGRAMS = 8
+"""What part of the room for plans the graphs as they were posted may take beside it: one in so many."""
+
+
+class Planned:
+    """A plan that is kept, with what is said of its graph, ready to be sent."""
+
+    def __init__(self, compiled: Compiled) -> None:
+        self.compiled = compiled
+        self.effort = compiled.plan.flops + compiled.plan.peak_bytes + compiled.answer_bytes
+        self._described: dict[Hashable, bytes] = {}
+
+    def described(self, request: Request, codec: Codec) -> bytes:
+        """The metadata of the graph in the form of `codec`."""
+        wanted = [each for each in request.include if not each.startswith(DERIVATIVE)]
+        if wanted:  # long, and rarely asked for
+            return codec.encode(_described(self.compiled, request))
+        if codec.name not in self._described:
+            self._described[codec.name] = codec.encode(_described(self.compiled, request))
+        return self._described[codec.name]
 
 
 class Answers:
@@ -49,6 +75,8 @@ class Answers:
     def __init__(self, settings: Settings, graphs: Graphs) -> None:
         self.settings = settings
         self.graphs = graphs
+        self.programs: Cache[Program] = Cache(settings.plan_cache_bytes // PROGRAMS)
+        self.plans: Cache[Planned] = Cache(settings.plan_cache_bytes)
         self._threads = anyio.CapacityLimiter(settings.threads)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
@@ -78,12 +106,15 @@ class Answers:
         if isinstance(request, CheckRequest):  # which runs the graph many times
             return await self.in_thread(lambda: self._check(parsing(), request, clock, codec))
         question = parsing() if is_light else await self.in_thread(parsing)
-        compiling = partial(self._compile, question, request, clock)
-        is_light = is_light and _compile_effort(question) <= self.settings.inline_nodes
-        compiled = compiling() if is_light else await self.in_thread(compiling)
-        running = partial(self._run, compiled, request, clock, codec)
-        effort = compiled.plan.flops + compiled.plan.peak_bytes + compiled.answer_bytes
-        return running() if is_light and effort <= self.settings.inline_effort else await self.in_thread(running)
+        planned = self._known(question, clock)
+        if planned is None:
+            compiling = partial(self._compile, question, request, clock)
+            is_light = is_light and _compile_effort(question) <= self.settings.inline_nodes
+            planned = compiling() if is_light else await self.in_thread(compiling)
+        running = partial(self._run, planned, question, request, clock, codec)
+        return (
+            running() if is_light and planned.effort <= self.settings.inline_effort else await self.in_thread(running)
+        )
 
     async def register(self, request: RegisterRequest, clock: Clock, codec: Codec) -> tuple[str, bool, bytes]:
         """Keep a graph. Its id, whether it is new, and the answer."""
@@ -99,27 +130,47 @@ class Answers:
 
     def _parse(self, request: Request, clock: Clock, registered: Program | None) -> Question:
         with clock.stage("parse"):
-            return question_of(request, self.settings.limits, registered)
+            return question_of(request, self.settings.limits, registered or self._program(request))
 
-    def _compile(self, question: Question, request: Request, clock: Clock) -> Compiled:
+    def _program(self, request: Request) -> Program | None:
+        """The graph of a request, if it was read before; else it is read now, and kept. None where it has no one graph:
+        whoever reads the request will say so."""
+        key = _key_of(request)
+        if key is None:
+            return None
+        limits = self.settings.limits
+        return self.programs.of(key, lambda: program_of(request, limits), lambda program: program.nbytes)
+
+    def _known(self, question: Question, clock: Clock) -> Planned | None:
+        with clock.stage("compile"):
+            planned = self.plans.get(question.signature)
+        if planned is not None:
+            clock.note("plan", "hit")
+        return planned
+
+    def _compile(self, question: Question, request: Request, clock: Clock) -> Planned:
         with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
-            compiled = compile_question(question, self.settings.limits, clock)
+            compiled = compile_question(question, self.settings.limits, clock).lasting()
         size = compiled.answer_bytes
         if size > self.settings.answer_bytes:
             raise over_limit("answer_bytes", self.settings.answer_bytes, size, "bytes of the answer's tensors")
-        return compiled
+        planned = Planned(compiled)
+        self.plans.put(question.signature, planned, compiled.nbytes)
+        return planned
 
-    def _run(self, compiled: Compiled, request: Request, clock: Clock, codec: Codec) -> bytes:
-        try:
-            with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
-                tensors = compiled.bind()
-                results = compiled.run(tensors, clock)
-                notices = notices_of(compiled, tensors, results, clock)
-            with clock.stage("encode"):
-                written = _written(results, compiled, request, codec.tensors or request.encoding)
-                return codec.encode(written | warned(notices, request, self.settings.limits))
-        finally:
-            compiled.release()
+    def _run(self, planned: Planned, question: Question, request: Request, clock: Clock, codec: Codec) -> bytes:
+        compiled = planned.compiled
+        with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
+            tensors = compiled.bind(question)
+            results = compiled.run(tensors, clock)
+            notices = notices_of(compiled, tensors, results, clock)
+        with clock.stage("encode"):
+            encoding = codec.tensors or request.encoding
+            answer: dict[str, Any] = map_tree(results, partial(write_tensor, encoding=encoding))
+            answer["graph"] = codec.embed(planned.described(request, codec))
+            if compiled.derivative and any(each.startswith(DERIVATIVE) for each in request.include):
+                answer |= _derivative(compiled.derivative_program(question), request, encoding)
+            return codec.encode(answer | warned(notices, request, self.settings.limits))
 
     def _check(self, question: Question, request: CheckRequest, clock: Clock, codec: Codec) -> bytes:
         limits = self.settings.limits
@@ -142,6 +193,19 @@ class Answers:
         return question.program, _described(compiled, request)
 
 
+def _key_of(request: Request) -> Hashable:
+    """What tells the graph of a request from others: its text, and which outputs are asked for."""
+    outputs = request.outputs and tuple(request.outputs)
+    if (request.expression is None) == (request.graph is None) or request.graph_id is not None:
+        return None
+    if request.expression is not None:
+        return request.expression, outputs
+    try:
+        return hashlib.blake2b(JSON.encode(request.graph)).digest(), outputs
+    except TypeError:  # an integer beyond 64 bits, which the reader of the graph will see
+        return None
+
+
 def _compile_effort(question: Question) -> int:
     """Posted nodes, times what the call makes of each: the square of the order, or a sweep for each wrt.
 
@@ -153,15 +217,6 @@ def _compile_effort(question: Question) -> int:
     order = len(question.path) if question.path is not None else question.order
     sweeps = len(question.inputs) if question.call in ("jacobian", "hessian") else max(order, 1) ** 2
     return len(question.program.statements) * max(sweeps, 1)
-
-
-def _written(results: Tree, compiled: Compiled, request: Request, encoding: str) -> dict[str, Any]:
-    """The answer's fields, with tensors in this encoding."""
-    answer: dict[str, Any] = map_tree(results, partial(write_tensor, encoding=encoding))
-    answer["graph"] = _described(compiled, request)
-    if compiled.derivative and any(each.startswith(DERIVATIVE) for each in request.include):
-        answer |= _derivative(compiled.derivative_program(), request, encoding)
-    return answer
 
 
 def _described(compiled: Compiled, request: GraphForm) -> dict[str, Any]:

@@ -33,7 +33,6 @@ from app.wire.models import GraphForm, RegisterRequest
 from engine.describe import describe_program
 from engine.limits import Limits
 from engine.program import Program, write_graph
-from engine.tensors import Tensor
 from engine.text import print_program
 
 T = TypeVar("T")
@@ -41,8 +40,6 @@ KEPT = ("expression", "graph", "outputs")
 """Fields of a request that say what graph it is."""
 THREADS = 2
 """Threads that wait for the store; more would wait for one another."""
-STATEMENT_BYTES = 1500
-"""Memory that a statement takes, roughly."""
 NOTING_SECONDS = 30.0
 """How long the store may not know which graphs were used."""
 
@@ -57,14 +54,6 @@ class Registered:
     program: Program
     expression: str | None
     version: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory, roughly."""
-        program = self.program
-        statements = [*program.statements, *(one for each in program.functions for one in each.body.statements)]
-        constants = (each for one in statements for each in one.inputs if isinstance(each, Tensor))
-        return STATEMENT_BYTES * len(statements) + sum(each.array.nbytes for each in constants)
 
 
 class Page(NamedTuple):
@@ -124,7 +113,7 @@ class Graphs:
         found = self._near(id)
         if found is None:
             found = await self._in_thread(partial(_read, id, self._settings.limits))
-            self._at_hand.put(id, found, found.size)
+            self._at_hand.put(id, found, found.program.nbytes)
         self._used.pop(id, None)
         self._used[id] = None
         if time.monotonic() - self._noted > NOTING_SECONDS:

@@ -26,14 +26,18 @@ INTO_GRAPH = ("/nodes", "/functions")
 """How pointers begin that are relative to a graph."""
 
 
-def question_of(request: Request, limits: Limits, registered: Program | None = None) -> Question:
-    """The engine's question. Raises EngineError and Problem, with pointers into the request."""
-    seeds = {role: getattr(request, role, None) or {} for role in SEEDS}
+def question_of(request: Request, limits: Limits, known: Program | None = None) -> Question:
+    """The engine's question. Raises EngineError and Problem, with pointers into the request.
+
+    `known` is the request's graph, where that was read before.
+    """
+    fields = vars(request)
+    seeds = {role: fields.get(role) or {} for role in SEEDS}
     ones = seeds["grad_outputs"] == "ones"
-    order, path = getattr(request, "order", None), getattr(request, "path", None)
+    order, path = fields.get("order"), fields.get("path")
     if request.call in ("nth", "tensors") and (order is None) == (path is None):
         raise Problem("invalid_request", "give either order or path", pointer="/order")
-    program = program_of(request, limits, registered)
+    program = program_of(request, limits, known)
     _check_names(request.inputs, request, program)
     return Question(
         call=request.call,
@@ -44,8 +48,8 @@ def question_of(request: Request, limits: Limits, registered: Program | None = N
         batch=tuple(request.batch),
         order=1 if order is None else order,
         path=path,
-        mode=getattr(request, "mode", "auto"),
-        sparse=getattr(request, "sparse", False),
+        mode=fields.get("mode", "auto"),
+        sparse=fields.get("sparse", False),
         ones=ones,
         nan_policy=request.nan_policy,
     )
@@ -79,10 +83,10 @@ def form_of(request: GraphForm) -> str:
     return forms[0]
 
 
-def program_of(request: GraphForm, limits: Limits, registered: Program | None = None) -> Program:
+def program_of(request: GraphForm, limits: Limits, known: Program | None = None) -> Program:
     """The graph of a request, with the outputs that it asks for: the one that `graph_id` names, or that it has."""
-    program = _parsed(request, limits) if registered is None else registered
-    if request.outputs is None:
+    program = _parsed(request, limits) if known is None else known
+    if request.outputs is None or list(dict.fromkeys(request.outputs)) == [name for name, _ in program.outputs]:
         return program
     with pointing("/outputs"):
         return program.with_outputs(list(dict.fromkeys(request.outputs)))
@@ -161,17 +165,21 @@ def _located(notice: Notice, program: Program, positions: Mapping[str, tuple[int
 
 
 def _tensors(pointer: str, values: Mapping[str, Any], limits: Limits) -> dict[str, Tensor]:
-    return {name: _tensor(f"{pointer}{pointer_to(name)}", value, limits, read_tensor) for name, value in values.items()}
+    return {name: _tensor(pointer, name, value, limits, read_tensor) for name, value in values.items()}
 
 
-def _tensor(pointer: str, value: Any, limits: Limits, read: Callable[[Any], Any]) -> Any:
-    with pointing(pointer):
+def _tensor(pointer: str, name: str, value: Any, limits: Limits, read: Callable[[Any], Any]) -> Any:
+    try:
         tensor = read(value)
-        if len(tensor.spec.shape) > limits.rank:
-            raise LimitExceeded("rank", limits.rank, len(tensor.spec.shape), "axes of the tensor")
+        shape = tensor.spec.shape
+        if len(shape) > limits.rank:
+            raise LimitExceeded("rank", limits.rank, len(shape), "axes of the tensor")
         if tensor.spec.size > limits.elements:
             raise LimitExceeded("elements", limits.elements, tensor.spec.size, "elements of the tensor")
-        return tensor
+    except EngineError as error:
+        error.pointer = f"{pointer}{pointer_to(name)}{error.pointer or ''}"
+        raise
+    return tensor
 
 
 def inspection_of(request: InspectRequest, limits: Limits) -> Question:
@@ -182,7 +190,7 @@ def inspection_of(request: InspectRequest, limits: Limits) -> Question:
         return Tensor(np.broadcast_to(np.zeros((), spec.dtype), spec.shape), typed=True)
 
     given = request.inputs or {}
-    inputs = {name: _tensor(pointer_to("inputs", name), value, limits, hollow) for name, value in given.items()}
+    inputs = {name: _tensor("/inputs", name, value, limits, hollow) for name, value in given.items()}
     program = program_of(request, limits)
     _check_names(given, request, program)
     return Question("value", program, inputs)

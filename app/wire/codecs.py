@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+import orjson
+
 from app.wire import json, msgpack
 
 TENSOR_FIELDS = ("inputs", "grad_outputs", "accumulate", "tangents", "vectors", "direction")
@@ -20,6 +23,8 @@ class Codec:
     media_types: tuple[str, ...]
     decode: Callable[[bytes], Any]
     encode: Callable[[Any], bytes]
+    embed: Callable[[bytes], Any]
+    """Makes of what is encoded already a value that `encode` takes as it is."""
     limit: str
     """The setting that bounds a body of this form."""
     tensors: str | None = None
@@ -33,12 +38,13 @@ def _decode_json(body: bytes) -> Any:
     return json.decode(body, TENSOR_FIELDS)
 
 
-JSON = Codec("JSON", (json.MEDIA_TYPE,), _decode_json, json.encode, "body_bytes")
+JSON = Codec("JSON", (json.MEDIA_TYPE,), _decode_json, json.encode, orjson.Fragment, "body_bytes")
 MSGPACK = Codec(
     "MessagePack",
     (msgpack.MEDIA_TYPE, "application/vnd.msgpack", "application/x-msgpack"),
     msgpack.decode,
     msgpack.encode,
+    msgspec.Raw,
     "msgpack_bytes",
     tensors="bytes",
 )

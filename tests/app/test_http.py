@@ -163,10 +163,33 @@ def test_equal_requests_have_equal_bodies(client: httpx.Client, path: str, body:
     assert first.content == second.content
 
 
+HIT = 'desc="hit"'
+"""What Server-Timing says of a plan that was there already."""
+
+
+def test_a_question_of_a_known_signature_hits_the_plan_cache(app_client: AppClient) -> None:
+    """Equal graphs hit it, in text and as nodes, whatever the numbers; and the answer has the same bytes."""
+    client = app_client()
+    for graph in ({"expression": "y = sin(x) * x"}, {"graph": {"nodes": [{"id": "y", "op": "sin", "inputs": ["x"]}]}}):
+        bodies = [graph | {"inputs": {"x": x}} for x in (0.5, 2.0, 0.5, [1.0, 2.0])]
+        answers = [post(client, "/grad/value", body) for body in bodies]
+        assert [HIT in each.headers["server-timing"] for each in answers] == [False, True, True, False]
+        assert answers[0].content == answers[2].content
+    assert HIT not in post(client, "/grad", bodies[0]).headers["server-timing"]
+
+
+def test_no_plan_is_kept_where_there_is_no_room(app_client: AppClient) -> None:
+    client = app_client(plan_cache_bytes=0)
+    headers = [post(client, "/grad/value", {"expression": "1 + 1"}).headers["server-timing"] for _ in range(2)]
+    assert not any(HIT in each for each in headers)
+
+
 @pytest.mark.parametrize(("path", "body"), REQUESTS)
 def test_server_timing_has_the_stages(client: httpx.Client, path: str, body: Any) -> None:
     header = post(client, path, body).headers["server-timing"]
-    stages = {name: float(rest.removeprefix("dur=")) for name, rest in (each.split(";") for each in header.split(", "))}
+    parts = dict(each.split(";") for each in header.split(", "))
+    assert parts.pop("plan", HIT) == HIT
+    stages = {name: float(rest.removeprefix("dur=")) for name, rest in parts.items()}
     expected = {"/graphs": {"parse"}, "/graphs/inspect": {"parse", "compile"}}.get(path, STAGES)
     assert expected <= stages.keys() <= STAGES
     assert all(spent >= 0 for spent in stages.values())

@@ -349,3 +349,10 @@ def test_third_derivatives_of_determinants_along_what_moves_itself() -> None:
     for row, coefficient in zip(rows, expected[1:], strict=True):
         size = float(coefficient[0] * mp.factorial(row["order"]))
         assert float(row["value"]) == pytest.approx(size, rel=1e-9), row["order"]
+
+
+def test_the_limit_is_of_the_matrix_not_of_what_it_solves_for() -> None:
+    """Thousands of right-hand sides are no large matrix."""
+    factor = [[2.0, 0.0], [0.5, 1.0]]
+    found = ask("value", "cholesky_solve(b, l)", {"b": np.ones((2, 3000)), "l": factor})["values"]["out"]
+    assert found.shape == (2, 3000)
