@@ -86,8 +86,8 @@ class Settings(BaseSettings):
     graphs_cached_bytes: int = Field(64 << 20, gt=0)
     """Memory for registered graphs that are ready to be computed with; others are read again."""
 
-    svg_nodes: int = Field(2_000, gt=0)
-    """Nodes of a graph that is drawn as SVG."""
+    svg_parts: int = Field(10_000, gt=0)
+    """Boxes and arrows of a graph that is drawn as SVG."""
 
     plan_cache_bytes: int = Field(256 << 20, ge=0)
     """Memory for plans of graphs that were asked for before, in bytes; the least recently used go."""

@@ -93,13 +93,22 @@ def reading(model: type[M]) -> Any:
     return Depends(read_body)
 
 
-def asking() -> Any:
-    """The dependency of a route without a body."""
+def asking(media_type: str | None = None) -> Any:
+    """The dependency of a route without a body, whose answer is of this type, or else has one of our forms."""
 
     async def ask(request: Request) -> Asked:
-        return Asked(Clock(request.app.state.settings.seconds), request.app.state.answers, accepted(request))
+        answer = accepted(request) if media_type is None else _accepted_as(request, media_type)
+        return Asked(Clock(request.app.state.settings.seconds), request.app.state.answers, answer)
 
     return Depends(ask)
+
+
+def _accepted_as(request: Request, media_type: str) -> Accepted:
+    wanted = weights(request.headers.get("accept", "")) or {"*/*": 1.0}
+    ranges = (media_type, media_type.partition("/")[0] + "/*", "*/*")
+    if not next((wanted[each] for each in ranges if each in wanted), 0.0):
+        raise Problem("not_acceptable", f"the answer is {media_type}, which the Accept header leaves out")
+    return Accepted(JSON, weights(request.headers.get("accept-encoding", "")))
 
 
 @lru_cache(HEADERS)

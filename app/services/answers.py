@@ -41,10 +41,12 @@ from engine.check import check
 from engine.describe import describe, describe_program
 from engine.program import Program, write_attr, write_graph
 from engine.tensors import write_tensor
-from engine.text import FORMS, folded
+from engine.text import FORMS, folded, print_program, to_svg
 
 T = TypeVar("T")
 
+DRAWINGS = {"dot": "dot", "mmd": "mermaid"}
+"""Drawings that are plain text, by the ends of their names."""
 DERIVATIVE = "derivative_"
 """How the forms of the derivative's graph begin."""
 PROGRAMS = 8
@@ -127,6 +129,24 @@ class Answers:
         program, description, answer = await self.in_thread(inspected)
         is_new = await self.graphs.register(request, program, description)
         return program.digest, is_new, answer
+
+    async def shown(self, id: str, codec: Codec) -> bytes:
+        """All there is to say of a registered graph: what it is without knowing its inputs' shapes, and itself in two
+        forms."""
+        program = (await self.graphs.find(id)).program
+
+        def encoded() -> bytes:
+            forms = {"expression": print_program(program), "graph": write_graph(program, codec.tensors or "json")}
+            return codec.encode(describe_program(program) | forms)
+
+        return await self.in_thread(encoded)
+
+    async def drawn(self, id: str, form: str) -> bytes:
+        """A registered graph as a drawing, in one of DRAWINGS."""
+        program = (await self.graphs.find(id)).program
+        if form == "svg":
+            return (await self.in_thread(partial(to_svg, program, self.settings.svg_parts))).encode()
+        return (await self.in_thread(partial(FORMS[DRAWINGS[form]], program))).encode()
 
     def _parse(self, request: Request, clock: Clock, registered: Program | None) -> Question:
         with clock.stage("parse"):

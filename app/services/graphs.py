@@ -28,12 +28,9 @@ from app.services.questions import program_of
 from app.settings import Settings
 from app.stores import STORES, Bounds, Record, Store, StoreFailed
 from app.wire import json
-from app.wire.codecs import Codec
 from app.wire.models import GraphForm, RegisterRequest
-from engine.describe import describe_program
 from engine.limits import Limits
-from engine.program import Program, write_graph
-from engine.text import print_program
+from engine.program import Program
 
 T = TypeVar("T")
 KEPT = ("expression", "graph", "outputs")
@@ -151,20 +148,7 @@ class Graphs:
         if not await self._in_thread(lambda store: store.remove(id)):
             raise unknown(id)
 
-    # Showing
-
-    async def shown(self, id: str, codec: Codec) -> bytes:
-        """All there is to say of a graph: what it is without knowing its inputs' shapes, and itself in two forms.
-
-        Raises unknown_graph.
-        """
-        program = (await self.find(id)).program
-
-        def encoded(store: Store) -> bytes:
-            forms = {"expression": print_program(program), "graph": write_graph(program, codec.tensors or "json")}
-            return codec.encode(describe_program(program) | forms)
-
-        return await self._in_thread(encoded)
+    # Listing
 
     async def page(self, most: int, before: int | None, name: str | None) -> Page:
         """Descriptions of up to `most` graphs, the latest first; and where to go on, if there are more."""

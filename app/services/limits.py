@@ -18,7 +18,7 @@ OWN = (
     "json_nesting",
     "graphs",
     "graphs_bytes",
-    "svg_nodes",
+    "svg_parts",
 )
 """Settings of the service that are limits of a request."""
 

@@ -6,6 +6,7 @@ from engine.text.grammar import CONSTANTS
 from engine.text.latex import to_latex
 from engine.text.lowering import parse, parse_with_positions
 from engine.text.printer import print_program
+from engine.text.svg import to_svg
 
 FORMS = {"expression": print_program, "dot": to_dot, "mermaid": to_mermaid, "latex": to_latex}
 """What a program can be written as, beside JSON."""
@@ -20,4 +21,5 @@ __all__ = [
     "to_dot",
     "to_latex",
     "to_mermaid",
+    "to_svg",
 ]

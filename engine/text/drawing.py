@@ -66,7 +66,7 @@ def _dot_boxes(drawing: Drawing) -> Iterator[str]:
 
 def _dot_text(lines: Sequence[str]) -> str:
     """A quoted string: only the quote and the backslash mean something within one."""
-    return '"' + "\\n".join(_plain(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines) + '"'
+    return '"' + "\\n".join(plain(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines) + '"'
 
 
 def to_mermaid(program: Program) -> str:
@@ -93,14 +93,14 @@ def _mermaid_boxes(drawing: Drawing) -> Iterator[str]:
 
 def _mermaid_text(lines: Sequence[str]) -> str:
     """A label: what Mermaid or HTML would read as more than a character goes by its number."""
-    return "<br>".join("".join(_entity(char) for char in _plain(line)) for line in lines)
+    return "<br>".join("".join(_entity(char) for char in plain(line)) for line in lines)
 
 
 def _entity(char: str) -> str:
     return f"#{ord(char)};" if char in '"#&;<>`\\' else char
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A line that is one line, of characters that can be seen."""
     return "".join(char if char.isprintable() else "�" for char in text)
 

@@ -28,7 +28,11 @@ EXAMPLES = [
     for name, example in item["post"]["requestBody"]["content"]["application/json"]["examples"].items()
 ]
 JSON = "application/json"
-FORMS: dict[str, str] = {}
+FORMS = {
+    "/graphs/{id}/graph.svg": "image/svg+xml",
+    "/graphs/{id}/graph.dot": "text/vnd.graphviz",
+    "/graphs/{id}/graph.mmd": "text/plain",
+}
 """Media types of answers that are not JSON, by path."""
 
 

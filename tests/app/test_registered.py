@@ -17,6 +17,8 @@ import pytest
 
 from app.services.graphs import Graphs
 from app.stores import StoreFailed
+from engine.limits import Limits
+from engine.text import parse, to_dot, to_mermaid, to_svg
 from tests.app.mutations import REQUESTS
 from tests.app.support import ask, graph, node, post, problem, refused
 from tests.conftest import ROOT, AppClient, serving
@@ -250,6 +252,74 @@ def test_unknown_graphs_are_not_found(client: httpx.Client) -> None:
         assert (problem(response)["code"], response.status_code) == ("unknown_graph", 404)
     long = problem(client.get(f"/graphs/{'q' * 1000}"))
     assert long["code"] == "unknown_graph" and len(long["detail"]) < 200
+
+
+# Drawings
+
+DRAWINGS = {
+    "svg": ("image/svg+xml", to_svg),
+    "dot": ("text/vnd.graphviz", to_dot),
+    "mmd": ("text/plain", to_mermaid),
+}
+MODEL = "f(u) = tanh(u) * s\nh = f(x @ W)\nloss = mean((h - y)**2)"
+
+
+@pytest.mark.parametrize("form", DRAWINGS)
+def test_a_graph_is_drawn(client: httpx.Client, form: str) -> None:
+    media_type, draw = DRAWINGS[form]
+    path = f"/graphs/{register(client, expression=MODEL)}/graph.{form}"
+    found = client.get(path)
+    assert found.headers["content-type"] == f"{media_type}; charset=utf-8"
+    assert found.text == draw(parse(MODEL, Limits()))
+    assert found.headers["content-security-policy"] == "default-src 'none'"
+    assert found.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("form", DRAWINGS)
+def test_a_drawing_may_be_kept_for_ever(client: httpx.Client, form: str) -> None:
+    id = register(client, expression=MODEL)
+    found = client.get(f"/graphs/{id}/graph.{form}")
+    assert (found.headers["etag"], "immutable" in found.headers["cache-control"]) == (f'"{id}"', True)
+    again = client.get(f"/graphs/{id}/graph.{form}", headers={"If-None-Match": found.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize("form", DRAWINGS)
+def test_drawings_of_unknown_graphs_are_not_found(client: httpx.Client, form: str) -> None:
+    assert problem(client.get(f"/graphs/nothing/graph.{form}"))["code"] == "unknown_graph"
+
+
+@pytest.mark.parametrize("form", DRAWINGS)
+@pytest.mark.parametrize(
+    ("accept", "is_taken"),
+    [("{type}", True), ("{family}/*;q=0.1", True), ("*/*", True), ("application/json", False), ("{type};q=0", False)],
+)
+def test_a_drawing_has_one_form(client: httpx.Client, form: str, accept: str, is_taken: bool) -> None:
+    media_type, _ = DRAWINGS[form]
+    accept = accept.format(type=media_type, family=media_type.partition("/")[0])
+    response = client.get(f"/graphs/{register(client, expression=MODEL)}/graph.{form}", headers={"Accept": accept})
+    assert response.status_code == (200 if is_taken else 406)
+    assert is_taken or problem(response)["code"] == "not_acceptable"
+
+
+def test_there_are_no_other_drawings(client: httpx.Client) -> None:
+    assert problem(client.get(f"/graphs/{register(client, **CUBE)}/graph.png"))["code"] == "not_found"
+
+
+def test_a_picture_has_a_limit(app_client: AppClient) -> None:
+    own = app_client(svg_parts=7)
+    assert own.get(f"/graphs/{register(own, expression='sin(sin(x))')}/graph.svg").status_code == 200
+    path = f"/graphs/{register(own, expression='sin(sin(sin(x)))')}/graph"
+    found = problem(own.get(f"{path}.svg"))
+    assert (found["status"], found["limit"]["name"]) == (422, "svg_parts")
+    assert own.get(f"{path}.dot").status_code == 200
+
+
+def test_a_long_drawing_is_compressed_where_it_pays(client: httpx.Client) -> None:
+    id = register(client, expression="+".join(["sin(x)"] * 1000))
+    found = client.get(f"/graphs/{id}/graph.svg", headers={"Accept-Encoding": "gzip"})
+    assert (found.headers["content-encoding"], found.headers["etag"]) == ("gzip", f'"{id}-gzip"')
+    assert found.text == client.get(f"/graphs/{id}/graph.svg", headers={"Accept-Encoding": ""}).text
 
 
 # Forgetting

@@ -17,6 +17,9 @@ from app.wire import models
 router = APIRouter(prefix="/graphs", tags=["Graphs"])
 
 Id = Annotated[str, Path(description="The graph's id.", examples=["06151270374988348e1d639ee7904bd0"])]
+SVG, DOT, MERMAID = "image/svg+xml", "text/vnd.graphviz", "text/plain"
+HARMLESS = {"Content-Security-Policy": "default-src 'none'", "X-Content-Type-Options": "nosniff"}
+"""Nothing in a drawing is to be run or fetched, whatever is in its names."""
 MOST_ROWS, LAST = 1000, 2**63 - 1
 
 
@@ -65,7 +68,34 @@ async def show(request: Request, asked: Annotated[Asked, asking()], id: Id) -> R
     known = not_modified(request, id)
     if known is not None:
         return known
-    return kept(await responded(asked, await asked.answers.graphs.shown(id, asked.answer.codec)), asked, id)
+    return kept(await responded(asked, await asked.answers.shown(id, asked.answer.codec)), asked, id)
+
+
+@router.get("/{id}/graph.svg", **documented("A graph as SVG", None, media_type=SVG))
+async def draw_svg(request: Request, asked: Annotated[Asked, asking(SVG)], id: Id) -> Response:
+    """The graph as a picture, layer by layer; functions have frames of their own."""
+    return await _drawn(request, asked, id, "svg", SVG)
+
+
+@router.get("/{id}/graph.dot", **documented("A graph in DOT", None, media_type=DOT))
+async def draw_dot(request: Request, asked: Annotated[Asked, asking(DOT)], id: Id) -> Response:
+    """The graph in Graphviz's DOT language."""
+    return await _drawn(request, asked, id, "dot", DOT)
+
+
+@router.get("/{id}/graph.mmd", **documented("A graph in Mermaid", None, media_type=MERMAID))
+async def draw_mermaid(request: Request, asked: Annotated[Asked, asking(MERMAID)], id: Id) -> Response:
+    """The graph as a Mermaid flowchart."""
+    return await _drawn(request, asked, id, "mmd", MERMAID)
+
+
+async def _drawn(request: Request, asked: Asked, id: str, form: str, media_type: str) -> Response:
+    await asked.answers.graphs.find(id)
+    known = not_modified(request, id)
+    if known is not None:
+        return known
+    body = await asked.answers.drawn(id, form)
+    return kept(await responded(asked, body, media_type=f"{media_type}; charset=utf-8", headers=HARMLESS), asked, id)
 
 
 @router.delete("/{id}", **documented("Forget a graph", None, statuses=(204,)))
