@@ -37,6 +37,8 @@ KEPT = ("expression", "graph", "outputs")
 """Fields of a request that say what graph it is."""
 THREADS = 2
 """Threads that wait for the store; more would wait for one another."""
+ASKING_SECONDS = 0.1
+"""How long a graph may be found at hand that another process has removed."""
 NOTING_SECONDS = 30.0
 """How long the store may not know which graphs were used."""
 
@@ -70,6 +72,8 @@ class Graphs:
         self._at_hand: Cache[Registered] = Cache(settings.graphs_cached_bytes)
         self._used: dict[str, None] = {}
         self._noted = time.monotonic()
+        self._version = 0
+        self._asked = -ASKING_SECONDS
         self._threads = anyio.CapacityLimiter(THREADS)
 
     def open(self) -> Store:
@@ -95,7 +99,9 @@ class Graphs:
             self._note_uses(store)
             return work(store)
 
-        return await anyio.to_thread.run_sync(done, limiter=self._threads)
+        found = await anyio.to_thread.run_sync(done, limiter=self._threads)
+        self._asked = -ASKING_SECONDS
+        return found
 
     def _note_uses(self, store: Store) -> None:
         used, self._used = self._used, {}
@@ -123,13 +129,19 @@ class Graphs:
         if found is None:
             return None
         with suppress(StoreFailed):  # then it may still be computed with
-            store = self.open()
-            version = store.version()
-            if version != found.version and not store.has(id):
+            version = self._current()
+            if version != found.version and not self.open().has(id):
                 self._at_hand.drop(id)
                 return None
             found.version = version
         return found
+
+    def _current(self) -> int:
+        """The store's version, as of a moment ago: asking costs more than all else that finds a graph at hand."""
+        now = time.monotonic()
+        if now > self._asked + ASKING_SECONDS:
+            self._version, self._asked = self.open().version(), now
+        return self._version
 
     # Keeping
 

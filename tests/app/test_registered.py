@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from app.services.graphs import Graphs
+from app.services.graphs import ASKING_SECONDS, Graphs
 from app.stores import StoreFailed
 from engine.limits import Limits
 from engine.text import parse, to_dot, to_mermaid, to_svg
@@ -345,6 +346,7 @@ def test_what_another_process_forgets_is_forgotten(app_client: AppClient, tmp_pa
     for each in (one, other, one):
         ask(each, "/grad", body)
     other.delete(f"/graphs/{id}")
+    time.sleep(ASKING_SECONDS)
     refused(one, "/grad", body, "unknown_graph")
 
 
