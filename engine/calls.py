@@ -160,11 +160,11 @@ class Compiled:
         """Bytes of all tensors of the answer."""
         return sum(node.spec.nbytes for node in self.results) + sum(each.nbytes for each in self.fixed)
 
-    def run(self, tensors: Mapping[str, Array], tick: Callable[[], None] | None = None) -> Tree:
+    def run(self, tensors: Mapping[str, Array], tick: Callable[[], None] | None = None, threads: int = 1) -> Tree:
         """The answer, with arrays at its leaves. `tensors` as `bind` gives them. Raises what kernels refuse."""
         try:
             watch = refuse_non_finite if self.question.nan_policy == "raise" else None
-            results = run(self.plan, tensors, tick, watch=watch)
+            results = run(self.plan, tensors, tick, watch=watch, threads=threads)
         except NonFinite as error:
             self._say_whose_derivative(error)
             raise

@@ -100,6 +100,20 @@ class Node:
         """Bytes of its value, or of all its results."""
         return self.size * self.dtype.itemsize if len(self.specs) == 1 else sum(spec.nbytes for spec in self.specs)
 
+    @property
+    def flops(self) -> int:
+        """Floating-point operations; an element counts as one operation unless the op says otherwise."""
+        if self.op.flops is None:
+            return self.size
+        return self.op.flops(self.shape, *[x.shape for x in self.inputs], **self.attrs)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Workspace of the kernel."""
+        if self.op.scratch is None:
+            return 0
+        return self.op.scratch(self.shape, *[x.shape for x in self.inputs], **self.attrs) * self.dtype.itemsize
+
     def __repr__(self) -> str:
         operands = ", ".join(f"%{node.index}" for node in self.inputs)
         return f"%{self.index} = {self.op.name}({operands}) {self.spec}"
@@ -362,6 +376,17 @@ class Derivative(Protocol):
     def taylor(self, node: Node, order: int) -> Iterator[Any] | None: ...
 
 
+@dataclass(frozen=True)
+class Fold:
+    """How a reduction is put together from parts: `reduce` over each part, `reduce` over what came out, then `finish`.
+
+    `reduce(array, axis, keepdims=…)` is that of a ufunc; `finish(total, count)` gets the number of elements folded.
+    """
+
+    reduce: Callable[..., Any]
+    finish: Callable[[Any, int], Any] = lambda total, count: total
+
+
 @dataclass(frozen=True, eq=False)
 class Op:
     """All that is known of one op. Everything else reads it; nothing else knows the op.
@@ -403,6 +428,15 @@ class Op:
     """The attribute whose function names the results."""
     steers: bool = False
     """The kernel runs graphs of its own: it takes `run(plan, arrays)`, which keeps deadline and policies."""
+    scalar: str | Callable[[Node], str] = ""
+    """The kernel over Python floats, a Python expression of the operands {0}, {1}, …; or what writes it of a node.
+
+    It gives what NumPy gives, or raises ArithmeticError or ValueError; then the kernel is asked (engine.floats).
+    """
+    pointwise: bool = False
+    """Each element of the result follows from those at its place in the operands alone."""
+    fold: Fold | None = None
+    """For a reduction that can be put together from those of parts."""
     inexact: bool = False
     """Integers and booleans are computed in float64."""
     holomorphic: bool = True

@@ -1,4 +1,8 @@
-"""Running a plan: one NumPy call a node, and nothing else.
+"""Running a plan, each piece of it by its own road.
+
+Calls of NumPy are made in a lean loop; steps over floats are called one by one, and from the second run on as one
+function of source (engine.source); large groups go block by block over threads (engine.blocks). Every road gives the
+same bits each time, and which one it is follows from the plan.
 
 Floating-point exceptions are values here (inf, nan), as in IEEE 754; warnings are off. What a kernel does refuse (a
 singular matrix) becomes an EngineError that names the posted node to blame.
@@ -8,18 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NoReturn
 
 import numpy as np
 
-from engine.core import Node
+from engine.blocks import Fault, Team, Work, is_finite
 from engine.errors import EngineError, InvalidTensor, NonFinite, OutOfMemory, SingularMatrix
-from engine.plan import NOWHERE, Plan, Step
-from engine.types import Array, is_inexact
+from engine.plan import NOWHERE, Blocks, Calls, Floats, Plan, Step, kernel_of
+from engine.source import translate
+from engine.types import Array
 
-Watch: TypeAlias = "Callable[[Node, Sequence[Any], Any], None]"
-"""Is shown every node as it is computed, with the values of its operands and its own."""
+OFF_THE_ROAD = (ArithmeticError, ValueError)
+"""What Python raises where IEEE 754 has an infinity or a NaN, and where it knows no better."""
+
+WARM = 2
+"""The run from which a plan is worth being written as source: one that is run twice is run often."""
 
 
 def run(
@@ -27,82 +34,166 @@ def run(
     inputs: Mapping[str, Array],
     tick: Callable[[], None] | None = None,
     *,
-    watch: Watch | None = None,
+    raise_non_finite: bool = False,
+    threads: int = 1,
 ) -> list[Array]:
     """The values of the plan's results, in order. Arrays may be read-only, and may share memory with `inputs`.
 
-    `tick` is called every few milliseconds of estimated work, and may raise to stop the run. Raises SingularMatrix,
-    InvalidTensor (an index out of range), and what `watch` raises.
+    `tick` is called every few milliseconds of estimated work, and may raise to stop the run. Large elementwise work is
+    spread over `threads`, which changes no bit. Raises SingularMatrix, InvalidTensor (an index out of range), and, when
+    asked to, NonFinite at the first node that makes a NaN or an infinity from finite operands.
     """
-    run_chunk = _run_chunk if watch is None else partial(_run_watched, watch)
+    if plan.is_plain and plan.written is not None and not raise_non_finite:
+        if tick is not None:
+            tick()
+        try:
+            return plan.written(inputs)
+        except OFF_THE_ROAD:
+            pass
+    team = Team(threads, tick)
+    try:
+        with np.errstate(all="ignore"):
+            return _Run(team, raise_non_finite).graph(plan, inputs)
+    finally:
+        team.close()
 
-    def run_graph(plan: Plan, inputs: Mapping[str, Array]) -> list[Array]:
-        values: list[Any] = list(plan.template)
+
+class _Run:
+    """A run under one clock and one policy, of a plan and of the graphs within its graph."""
+
+    def __init__(self, team: Team, checked: bool) -> None:
+        self.team = team
+        self.checked = checked
+
+    def graph(self, plan: Plan, inputs: Mapping[str, Array]) -> list[Array]:
+        tick = self.team.tick
+        if not self.checked:
+            plan.runs += 1
+            if plan.runs == WARM:
+                translate(plan)
+            if plan.written is not None:
+                if tick is not None:
+                    tick()
+                try:
+                    return plan.written(inputs)
+                except OFF_THE_ROAD:
+                    pass  # the loops below know what to do then, or whom to blame
+        values = [*plan.template]
         for place, name in plan.inputs:
             values[place] = inputs[name]
-        for chunk in plan.chunks:
+        for piece in plan.pieces:
             if tick is not None:
                 tick()
-            run_chunk(chunk, values, run_graph)
+            self._piece(piece, values)
         return [np.asarray(values[place]) for place in plan.results]
 
-    with np.errstate(all="ignore"):
-        return run_graph(plan, inputs)
+    def _piece(self, piece: Calls | Floats | Blocks, values: list[Any]) -> None:
+        if isinstance(piece, Blocks):
+            self._share(piece, values)
+        elif self.checked:
+            self._look(piece, values)
+        elif isinstance(piece, Floats):
+            _run_floats(piece, values)
+        else:
+            self._call(piece.steps, values)
 
+    def _call(self, steps: Sequence[Step], values: list[Any]) -> None:
+        step = steps[0]
+        try:
+            for step in steps:
+                kernel, args, out, into, dead, _ = step
+                operands = [values[place] for place in args]
+                if into >= 0:
+                    values[out] = kernel(*operands, out=values[into])
+                elif into == NOWHERE:
+                    values[out] = kernel(*operands)
+                else:
+                    values[out] = kernel(*operands, run=self.graph)
+                for place in dead:
+                    values[place] = None
+        except Exception as error:
+            _blame(error, step)
 
-RunGraph: TypeAlias = "Callable[[Plan, Mapping[str, Array]], list[Array]]"
-"""Runs the plan of a graph within a graph, under the same clock and the same policy."""
+    def _share(self, piece: Blocks, values: list[Any]) -> None:
+        work = Work(piece, values, watched=self.checked)
+        try:
+            work.run(self.team)
+        except Fault as fault:
+            _blame(fault.error, fault.step)
+        if work.suspect is not None:
+            raise _non_finite(work.suspect)
+        for place, array in work.results():
+            values[place] = array
+        for place in piece.dead:
+            values[place] = None
 
-
-def _run_chunk(chunk: tuple[Step, ...], values: list[Any], run_graph: RunGraph) -> None:
-    step = chunk[0]
-    try:
-        for step in chunk:
-            kernel, args, out, into, dead, _ = step
-            operands = [values[place] for place in args]
-            if into >= 0:
-                values[out] = kernel(*operands, out=values[into])
-            elif into == NOWHERE:
-                values[out] = kernel(*operands)
+    def _look(self, piece: Calls | Floats, values: list[Any]) -> None:
+        """Step by step, looking at every value."""
+        if isinstance(piece, Floats):
+            _load(piece, values)
+        for step in piece.steps:
+            finite = all(is_finite(values[place]) for place in step.args)
+            if isinstance(piece, Floats):
+                _run_steps((step,), values)
             else:
-                values[out] = kernel(*operands, run=run_graph)
-            for place in dead:
-                values[place] = None
-    except EngineError as error:
-        error.node = error.node or step.node.origin
-        raise
-    except MemoryError as error:
-        raise OutOfMemory("there is no memory for this now", node=step.node.origin) from error
-    except (ValueError, ArithmeticError) as error:
-        raise _blamed(error, step) from error
+                self._call((step._replace(into=min(step.into, NOWHERE)),), values)
+            if finite and not is_finite(values[step.out]):
+                raise _non_finite(step)
+        if isinstance(piece, Floats):
+            _store(piece, values)
 
 
-def _run_watched(watch: Watch, chunk: tuple[Step, ...], values: list[Any], run_graph: RunGraph) -> None:
-    """The same, showing every value; none is written over another."""
-    for step in chunk:
-        operands = [values[place] for place in step.args]
-        _run_chunk((step._replace(into=min(step.into, NOWHERE)),), values, run_graph)
-        watch(step.node, operands, values[step.out])
+def _run_floats(piece: Floats, values: list[Any]) -> None:
+    if piece.written is not None:
+        try:
+            return piece.written(values)
+        except OFF_THE_ROAD:
+            pass
+    _load(piece, values)
+    _run_steps(piece.steps, values)
+    _store(piece, values)
 
 
-def refuse_non_finite(node: Node, operands: Sequence[Any], value: Any) -> None:
-    """A watch that raises NonFinite at the first node that makes a NaN or an infinity from finite operands."""
-    if not is_finite(value) and all(map(is_finite, operands)):
-        raise NonFinite(f"{node.op.name} gave a NaN or an infinity from finite operands", node=node.origin)
+def _load(piece: Floats, values: list[Any]) -> None:
+    for place, out in piece.loads:
+        values[out] = values[place].item()
 
 
-def is_finite(value: Any) -> bool:
-    """Whether a node's value, or each of its values, has neither a NaN nor an infinity."""
-    if isinstance(value, tuple):
-        return all(map(is_finite, value))
-    if not value.ndim and value.dtype.kind == "f":
-        return math.isfinite(value)  # several times as fast
-    return not is_inexact(value.dtype) or bool(np.isfinite(value).all())
+def _store(piece: Floats, values: list[Any]) -> None:
+    for place, out in piece.stores:
+        values[out] = np.array(values[place])
+    for place in piece.dead:
+        values[place] = None
 
 
-def _blamed(error: Exception, step: Step) -> EngineError:
-    """The error of a kernel as one that names the posted node."""
+def _run_steps(steps: Sequence[Step], values: list[Any]) -> None:
+    """Steps over floats. Where Python raises, the op's kernel gives the infinity, or the NaN, and then it goes on."""
+    rest = iter(steps)
+    while True:
+        try:
+            for step in rest:
+                values[step.out] = step.kernel(*[values[place] for place in step.args])
+            return
+        except OFF_THE_ROAD:
+            kernel = kernel_of(step.node)
+            values[step.out] = kernel(*[np.array(values[place]) for place in step.args]).item()
+
+
+def _non_finite(step: Step) -> NonFinite:
+    return NonFinite(f"{step.node.op.name} gave a NaN or an infinity from finite operands", node=step.node.origin)
+
+
+def _blame(error: Exception, step: Step) -> NoReturn:
+    """Raise the error of a kernel as one that names the posted node; what is none of a kernel's stays as it is."""
     node = step.node
+    if isinstance(error, EngineError):
+        error.node = error.node or node.origin
+        raise error
+    if isinstance(error, MemoryError):
+        raise OutOfMemory("there is no memory for this now", node=node.origin) from error
     if isinstance(error, np.linalg.LinAlgError):
-        return SingularMatrix(f"{node.op.name}: {str(error).rstrip('.').lower()}", node=node.origin)
-    return InvalidTensor(f"{node.op.name} cannot take these values: {str(error)[:120]}", node=node.origin)
+        raise SingularMatrix(f"{node.op.name}: {str(error).rstrip('.').lower()}", node=node.origin) from error
+    if isinstance(error, ValueError | ArithmeticError):
+        message = f"{node.op.name} cannot take these values: {str(error)[:120]}"
+        raise InvalidTensor(message, node=node.origin) from error
+    raise error

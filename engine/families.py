@@ -163,6 +163,7 @@ def unary(
         "samples": POINTWISE,
         "batch": batch_aligned,
         "shape": same_shape,
+        "pointwise": True,
     }
     return define(
         name,
@@ -233,6 +234,7 @@ def binary(
         "samples": PAIRWISE,
         "batch": batch_aligned,
         "shape": broadcast_shape,
+        "pointwise": True,
     }
     if slopes is not None:
         defaults["derivative"] = Partials(slopes)
@@ -253,7 +255,7 @@ def rounding(
     name: str, doc: str, kernel: Callable[..., Any], at: tuple[float, float] = (-2.0, 2.0), **record: Any
 ) -> Op:
     """One operand, element by element, constant between its jumps."""
-    defaults: dict[str, Any] = {"operands": X, "family": "rounding", "samples": POINTWISE}
+    defaults: dict[str, Any] = {"operands": X, "family": "rounding", "samples": POINTWISE, "pointwise": True}
     return define(
         name,
         doc,

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from engine.basis import Cutting, at_unit_vectors
 from engine.core import Node, ops
 from engine.derivative import conj, filled
-from engine.plan import flops_of
+
 from engine.transforms.forward import forward
 from engine.transforms.paths import between
 from engine.transforms.reverse import reverse
@@ -97,7 +97,7 @@ def _cheapest(outputs: Nodes, wrt: Nodes, mode: str, cutting: Cutting) -> Blocks
 
 def cost_of(nodes: Sequence[Node]) -> int:
     """Floating-point operations of a plan of these nodes."""
-    return sum(flops_of(node) for node in nodes[0].graph.live(nodes) if node.inputs)
+    return sum(node.flops for node in nodes[0].graph.live(nodes) if node.inputs)
 
 
 def by_columns(outputs: Nodes, wrt: Nodes, cutting: Cutting) -> Blocks:

@@ -4,22 +4,28 @@ Everything that a run will cost is known here, before an array exists: floating-
 held at the peak. A value is given up at its last use; a large elementwise result is written over an operand that dies
 there, because fresh pages cost more than arithmetic.
 
+Steps stand in pieces, by the road that they take: `Calls` of NumPy, `Floats` for what is scalar (engine.floats), and
+`Blocks` for what is large and elementwise (engine.groups). Which road that is follows from the nodes alone.
+
 A *buffer* is the memory behind a value. Views (reshape, slice, broadcast) share the buffer of what they look at, so
 buffers, not nodes, are what is counted and what is overwritten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from itertools import groupby
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from engine.core import CONSTANT, INPUT, RESULT, Node
 from engine.errors import LimitExceeded
-from engine.types import Array
+from engine.floats import Form, form_of, function_of
+from engine.groups import Group, Layout, arrange, layout_of
+from engine.types import Array, Shape
 
 REUSE_FROM = 1 << 10
 """Elements from which writing into a dying operand pays (measured: below, the bookkeeping costs more)."""
@@ -28,6 +34,11 @@ TICK_FLOPS = 1 << 22
 TICK_STEPS = 512
 """Work between two looks at the clock: some milliseconds."""
 
+LEAST_FLOATS = 4
+"""Steps from which a run of scalars between other steps is worth the way to floats and back."""
+
+MOST_THREADS = 8
+"""Threads that a run may have, at the most: each has blocks of its own."""
 
 NOWHERE, STEERS = -1, -2
 
@@ -44,17 +55,66 @@ class Step(NamedTuple):
     node: Node
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Calls:
+    """Steps of some milliseconds altogether, each a call of NumPy."""
+
+    steps: tuple[Step, ...]
+
+
+@dataclass(eq=False)
+class Floats:
+    """Steps over Python floats. Scalars are taken out of arrays first, (array, float), and put into arrays at the end.
+
+    `dead` are the arrays to forget then.
+    """
+
+    steps: tuple[Step, ...]
+    forms: tuple[Form, ...]
+    loads: tuple[tuple[int, int], ...]
+    stores: tuple[tuple[int, int], ...]
+    dead: tuple[int, ...]
+    written: Callable[[list[Any]], None] | None = None
+    """The same as one function, once there is one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Elementwise steps of one shape, and reductions of what they give; `steps` would do the same one by one."""
+
+    steps: tuple[Step, ...]
+    shape: Shape
+    layout: Layout
+    dead: tuple[int, ...]
+
+
+Piece: TypeAlias = Calls | Floats | Blocks
+
+
+@dataclass(eq=False)
 class Plan:
     """What `engine.execute.run` runs."""
 
-    chunks: tuple[tuple[Step, ...], ...]
-    template: tuple[Array | None, ...]
+    pieces: tuple[Piece, ...]
+    template: tuple[Any, ...]
     """Values before the run: constants in their places."""
     inputs: tuple[tuple[int, str], ...]
     results: tuple[int, ...]
     flops: int
     peak_bytes: int
+    runs: int = 0
+    written: Callable[..., list[Array]] | None = None
+    """The whole plan as one function of its inputs, once there is one (engine.source)."""
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether it runs over floats without a call of NumPy's, which might warn."""
+        pieces = self.pieces
+        return all(isinstance(each, Floats) and not any(form.kernel for form in each.forms) for each in pieces)
+
+    @property
+    def steps(self) -> Iterator[Step]:
+        return (step for piece in self.pieces for step in piece.steps)
 
 
 def make_plan(results: Sequence[Node], live: Sequence[Node] | None = None) -> Plan:
@@ -65,116 +125,213 @@ def make_plan(results: Sequence[Node], live: Sequence[Node] | None = None) -> Pl
     if not results:
         return Plan((), (), (), (), 0, 0)
     live = results[0].graph.live(results) if live is None else live
-    place = {node: at for at, node in enumerate(live)}
-    buffers = _Buffers(live, results)
-    steps = [_step(node, place, buffers) for node in live if node.op is not INPUT and node.op is not CONSTANT]
+    groups = arrange(live, results)
+    buffers = _Buffers(live, groups, results)
+    maker = _Maker(live, groups, results, buffers)
+    pieces = tuple(maker.pieces())
     limit = results[0].graph.limits.peak_bytes
     if buffers.peak > limit:
         raise LimitExceeded("peak_bytes", limit, buffers.peak, "bytes at the planned peak")
-    costs = [flops_of(step.node) for step in steps]
     return Plan(
-        chunks=_chunked(steps, costs),
-        template=tuple(node.value for node in live),
-        inputs=tuple((place[node], node.attrs["name"]) for node in live if node.op is INPUT),
-        results=tuple(place[node] for node in results),
-        flops=sum(costs),
+        pieces=pieces,
+        template=tuple(maker.template),
+        inputs=tuple((maker.place[node], node.attrs["name"]) for node in live if node.op is INPUT),
+        results=tuple(maker.place[node] for node in results),
+        flops=maker.flops,
         peak_bytes=buffers.peak,
     )
 
 
-def flops_of(node: Node) -> int:
-    """Floating-point operations of one node; an element counts as one operation unless its op says otherwise."""
-    if node.op.flops is None:
-        return node.size
-    return node.op.flops(node.shape, *[x.shape for x in node.inputs], **node.attrs)
+class _Maker:
+    """Groups, in their order, as pieces."""
+
+    def __init__(
+        self, live: Sequence[Node], groups: Sequence[Group], results: Sequence[Node], buffers: _Buffers
+    ) -> None:
+        self.groups = groups
+        self.buffers = buffers
+        self.place = {node: at for at, node in enumerate(live)}
+        self.template: list[Any] = [node.value for node in live]
+        self.forms = _forms(groups)
+        self.floats: dict[Node, int] = {}
+        """Where values are that are floats: in places of their own."""
+        self.flops = 0
+        self.boxed = set(results)
+        """Scalars that are needed as arrays, too."""
+        for group in groups:
+            self.boxed.update(x for node in group.nodes if node not in self.forms for x in node.inputs)
+
+    def pieces(self) -> Iterator[Piece]:
+        for road, found in groupby(self.groups, self._road):
+            if road is Floats:
+                nodes = [group.nodes[0] for group in found]
+                for at in range(0, len(nodes), TICK_STEPS):
+                    yield self._floats(nodes[at : at + TICK_STEPS])
+            elif road is Calls:
+                yield from self._calls([group.nodes[0] for group in found])
+            else:
+                for group in found:
+                    yield self._blocks(group)
+
+    def _road(self, group: Group) -> type[Piece]:
+        return Blocks if group.shape is not None else Floats if group.nodes[0] in self.forms else Calls
+
+    def _calls(self, nodes: Sequence[Node]) -> Iterator[Calls]:
+        """Steps in pieces that take some milliseconds each, so that a deadline is looked at in between."""
+        steps: list[Step] = []
+        work = 0
+        for node in nodes:
+            into = self.buffers.allocate((node,), (node,), node.scratch_bytes)
+            steps.append(self._step(node, into))
+            cost = node.flops
+            self.flops += cost
+            work += cost
+            if work >= TICK_FLOPS or len(steps) >= TICK_STEPS:
+                yield Calls(tuple(steps))
+                steps, work = [], 0
+        if steps:
+            yield Calls(tuple(steps))
+
+    def _step(self, node: Node, into: Node | None) -> Step:
+        return Step(
+            kernel=kernel_of(node),
+            args=tuple([self.place[x] for x in node.inputs]),
+            out=self.place[node],
+            into=self.place[into] if into is not None else STEERS if node.op.steers else NOWHERE,
+            dead=tuple([self.place[x] for x in self.buffers.dying((node,))]),
+            node=node,
+        )
+
+    def _floats(self, nodes: Sequence[Node]) -> Floats:
+        loads: list[tuple[int, int]] = []
+        dead: list[int] = []
+        steps = []
+        for node in nodes:
+            self.buffers.allocate((node,), (node,), node.scratch_bytes)
+            dead += [self.place[x] for x in self.buffers.dying((node,))]
+            args = tuple([self._float(x, loads) for x in node.inputs])
+            out = self._float_place(node)
+            steps.append(Step(function_of(self.forms[node], len(args)), args, out, NOWHERE, (), node))
+            self.flops += node.flops
+        stores = [(self.floats[node], self.place[node]) for node in nodes if node in self.boxed]
+        forms = tuple([self.forms[node] for node in nodes])
+        return Floats(tuple(steps), forms, tuple(loads), tuple(stores), tuple(dead))
+
+    def _float(self, x: Node, loads: list[tuple[int, int]]) -> int:
+        """Where `x` is as a float. A constant is one from the start, what comes in an array is taken out of it once."""
+        if x not in self.floats:
+            place = self._float_place(x)
+            if x.value is None:
+                loads.append((self.place[x], place))
+            else:
+                self.template[place] = x.value.item()
+        return self.floats[x]
+
+    def _float_place(self, node: Node) -> int:
+        self.floats[node] = len(self.template)
+        self.template.append(None)
+        return self.floats[node]
+
+    def _blocks(self, group: Group) -> Blocks:
+        assert group.shape is not None
+        layout = layout_of(group)
+        self.buffers.allocate(group.nodes, group.kept, MOST_THREADS * layout.nbytes)
+        self.flops += sum(node.flops for node in group.nodes)
+        steps = tuple(self._step(node, None)._replace(dead=()) for node in group.nodes)
+        dead = tuple(self.place[x] for x in self.buffers.dying(group.nodes))
+        return Blocks(steps, group.shape, layout, dead)
 
 
-def _step(node: Node, place: dict[Node, int], buffers: _Buffers) -> Step:
+def kernel_of(node: Node) -> Callable[..., Any]:
+    """The kernel of a node with its attributes settled."""
     kernel = node.op.kernel
     assert kernel is not None
-    into = buffers.allocate(node)
-    return Step(
-        kernel=partial(kernel, **node.attrs) if node.attrs else kernel,
-        args=tuple(place[x] for x in node.inputs),
-        out=place[node],
-        into=place[into] if into is not None else STEERS if node.op.steers else NOWHERE,
-        dead=tuple(place[x] for x in buffers.dying(node)),
-        node=node,
-    )
+    return partial(kernel, **node.attrs) if node.attrs else kernel
 
 
-def _chunked(steps: Sequence[Step], costs: Sequence[int]) -> tuple[tuple[Step, ...], ...]:
-    """Steps in groups that take some milliseconds each, so that a deadline is looked at in between."""
-    chunks: list[tuple[Step, ...]] = []
-    start, work = 0, 0
-    for at, cost in enumerate(costs):
-        work += cost
-        if work >= TICK_FLOPS or at + 1 - start >= TICK_STEPS:
-            chunks.append(tuple(steps[start : at + 1]))
-            start, work = at + 1, 0
-    return (*chunks, tuple(steps[start:])) if start < len(steps) else tuple(chunks)
+def _forms(groups: Sequence[Group]) -> dict[Node, Form]:
+    """The nodes that run as floats: all that can, but for a few that stand alone between others."""
+    forms = {node: form for group in groups if (form := form_of(node := group.nodes[0])) is not None}
+    if len(forms) == len(groups):
+        return forms
+    kept: dict[Node, Form] = {}
+    for is_float, run in groupby(groups, lambda group: group.nodes[0] in forms):
+        nodes = [group.nodes[0] for group in run]
+        if is_float and len(nodes) >= LEAST_FLOATS:
+            kept |= {node: forms[node] for node in nodes}
+    return kept
 
 
 class _Buffers:
-    """Which memory lives when, in one walk over the nodes in order."""
+    """Which memory lives when, in one walk over the groups in order."""
 
-    def __init__(self, live: Sequence[Node], results: Sequence[Node]) -> None:
+    def __init__(self, live: Sequence[Node], groups: Sequence[Group], results: Sequence[Node]) -> None:
         self._owner: dict[Node, Node] = {}
         self._copies: dict[Node, int] = {}
-        self._last_use: dict[Node, Node] = {}
-        self._end: dict[Node, Node | None] = {}
-        for node in live:
-            self._owner[node] = self._owner[node.inputs[0]] if _is_view(node) else node
-            if _is_copy(node):
-                # It lives as long as its owner, at the worst.
-                self._copies[self._owner[node]] = self._copies.get(self._owner[node], 0) + node.nbytes
-            for x in node.inputs:
-                self._last_use[x] = node
-                self._end[self._owner[x]] = node
+        self._home: dict[Node, int] = {}
+        """The group of each node, by its number."""
+        self._last_use: dict[Node, int] = {}
+        self._end: dict[Node, int] = {}
+        """The last group that needs a buffer, by its owner."""
+        leaves = [node for node in live if node.op is INPUT or node.op is CONSTANT]
+        for node in leaves:
+            self._owner[node] = node
+        for at, group in enumerate(groups):
+            for node in group.nodes:
+                self._enter(node, at)
         for node in results:
-            self._end[self._owner[node]] = None
+            self._end[self._owner[node]] = len(groups)
             self._last_use.pop(node, None)
-        self._taken_over: set[Node] = set()
-        self._held = sum(node.nbytes for node in live if node.op is INPUT or node.op is CONSTANT)
+        self._taken_over: set[Node] = set(leaves)
+        """Owners whose memory is not given back at their end: leaves, mere blocks, and what another took over."""
+        self._held = sum(node.nbytes for node in leaves)
         self.peak = self._held
 
-    def dying(self, node: Node) -> list[Node]:
-        """The operands of `node` that nothing needs after it."""
-        return [x for x in dict.fromkeys(node.inputs) if self._last_use.get(x) is node]
+    def _enter(self, node: Node, at: int) -> None:
+        self._home[node] = at
+        self._owner[node] = owner = self._owner[node.inputs[0]] if _is_view(node) else node
+        if _is_copy(node):
+            # It lives as long as its owner, at the worst.
+            self._copies[owner] = self._copies.get(owner, 0) + node.nbytes
+        for x in node.inputs:
+            self._last_use[x] = at
+            self._end[self._owner[x]] = at
 
-    def allocate(self, node: Node) -> Node | None:
-        """Count the memory of `node`; the operand whose buffer it takes over, if any."""
-        victim = self._victim(node)
+    def dying(self, nodes: Sequence[Node]) -> list[Node]:
+        """The operands of a group that nothing needs after it."""
+        at = self._home[nodes[0]]
+        operands = dict.fromkeys(x for node in nodes for x in node.inputs)
+        return [x for x in operands if self._last_use.get(x) == at and self._home.get(x) != at]
+
+    def allocate(self, nodes: Sequence[Node], kept: Sequence[Node], scratch: int) -> Node | None:
+        """Count the memory of a group; of a single node, the operand whose buffer it takes over, if any."""
+        at = self._home[nodes[0]]
+        victim = self._victim(nodes[0]) if len(nodes) == 1 else None
         if victim is not None:
             # The buffer goes on under a new owner, to the new owner's end.
             self._taken_over.add(victim)
-        elif not _is_view(node) or _is_copy(node):
-            self._held += node.nbytes
-        scratch = (
-            0 if node.op.scratch is None else node.op.scratch(node.shape, *[x.shape for x in node.inputs], **node.attrs)
-        )
-        self.peak = max(self.peak, self._held + scratch * node.dtype.itemsize)
-        self._release(node)
+        else:
+            self._held += sum(node.nbytes for node in kept if not _is_view(node) or _is_copy(node))
+            self._taken_over.update(node for node in nodes if node not in kept)
+        self.peak = max(self.peak, self._held + scratch)
+        for x in dict.fromkeys(self._owner[x] for node in nodes for x in node.inputs):
+            if self._end.get(x) == at:
+                self._release(x)
         return victim
 
     def _victim(self, node: Node) -> Node | None:
         if not isinstance(node.op.kernel, np.ufunc) or node.size < REUSE_FROM:
             return None
         for x in node.inputs:
-            if x.spec == node.spec and isinstance(x.op.kernel, np.ufunc) and self._end.get(x) is node:
+            if x.spec == node.spec and isinstance(x.op.kernel, np.ufunc) and self._end.get(x) == self._home[node]:
                 return x
         return None
 
-    def _release(self, node: Node) -> None:
-        """Give back the buffers that end with `node`, unless it took one over."""
-        for x in node.inputs:
-            owner = self._owner[x]
-            if self._end.get(owner) is not node:
-                continue
-            self._end[owner] = None
-            self._held -= self._copies.get(owner, 0)
-            if owner not in self._taken_over and owner.op is not INPUT and owner.op is not CONSTANT:
-                self._held -= owner.nbytes
+    def _release(self, owner: Node) -> None:
+        """Give back a buffer at its end, unless another took it over."""
+        self._held -= self._copies.get(owner, 0)
+        if owner not in self._taken_over:
+            self._held -= owner.nbytes
 
 
 def _is_view(node: Node) -> bool:

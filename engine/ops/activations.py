@@ -60,7 +60,10 @@ def _sigmoid(x: Any) -> Any:
     return np.where(is_left, small, x.dtype.type(1)) / (1 + small)
 
 
-sigmoid = costly("sigmoid", "1 / (1 + exp(-x)).", _sigmoid, _sigmoid_slope, operands=ANY, aliases=("expit",))
+sigmoid = costly(
+    "sigmoid", "1 / (1 + exp(-x)).", _sigmoid, _sigmoid_slope, operands=ANY, aliases=("expit",),
+    scalar="1.0 / (1.0 + math.exp(-{0}))",
+)
 
 
 def _softplus(x: Any, *, beta: float, threshold: float | None) -> Any:
@@ -154,6 +157,7 @@ relu = unary(
     lambda out, x: x > 0,
     operands=REAL,
     inexact=False,
+    scalar="{0} if {0} > 0.0 or {0} != {0} else 0.0",
 )
 
 relu6 = unary(
@@ -166,6 +170,7 @@ relu6 = unary(
     flops=2,
     torch="hardtanh",
     samples=(*POINTWISE, Sample(([-1.0, 3.0, 7.0],))),
+    scalar="6.0 if {0} > 6.0 else {0} if {0} > 0.0 or {0} != {0} else 0.0",
 )
 
 leaky_relu = composite(

@@ -39,6 +39,7 @@ add = binary(
     (lambda out, x, y: 1.0, lambda out, x, y: 1.0),
     operands=ANYS,
     refusals=MISMATCH,
+    scalar="{0} + {1}",
 )
 
 subtract = binary(
@@ -49,6 +50,7 @@ subtract = binary(
     operands=NUMERICS,
     torch="sub",
     refusals=MISMATCH,
+    scalar="{0} - {1}",
 )
 
 
@@ -72,6 +74,7 @@ multiply = binary(
     operands=ANYS,
     torch="mul",
     refusals=MISMATCH,
+    scalar="{0} * {1}",
 )
 
 
@@ -89,6 +92,7 @@ masked_multiply = binary(
     ),
     operands=ANYS,
     flops=3,
+    scalar="0.0 if {0} == 0.0 else {0} * {1}",
 )
 
 
@@ -107,6 +111,7 @@ divide = binary(
     inexact=True,
     torch="div",
     refusals=MISMATCH,
+    scalar="{0} / {1}",
 )
 
 negative = unary(
@@ -117,6 +122,7 @@ negative = unary(
     operands=NUMERIC,
     inexact=False,
     torch="neg",
+    scalar="-{0}",
 )
 
 positive = define(
@@ -141,10 +147,12 @@ square = unary(
     inexact=False,
     torch="pow",
     operands=NUMERIC,
+    scalar="{0} * {0}",
 )
 
 reciprocal = unary(
     "reciprocal", "One over the value.", np.reciprocal, lambda out, x: -(out * out), at=(0.5, 2.0), operands=ANY
+    scalar="1.0 / {0}",
 )
 
 
@@ -203,6 +211,7 @@ pow = binary(
     aliases=("power",),
     guard=_bounded_exponent,
     refusals=MISMATCH,
+    scalar="math.pow({0}, {1})",
 )
 
 floor_divide = binary(
@@ -213,6 +222,7 @@ floor_divide = binary(
     operands=REALS,
     at=((-2.0, 2.0), (0.5, 2.0)),
     refusals=MISMATCH,
+    scalar="{0} // {1}",
 )
 
 remainder = binary(
@@ -223,6 +233,7 @@ remainder = binary(
     operands=REALS,
     at=((1.1, 1.9), (2.1, 2.9)),
     refusals=MISMATCH,
+    scalar="{0} % {1}",
 )
 
 
@@ -293,6 +304,7 @@ abs = unary(
     inexact=False,
     operands=NUMERIC,
     returns=part_dtype,
+    scalar="math.fabs({0})",
 )
 
 
@@ -316,4 +328,6 @@ sign = define(
     aliases=("sgn",),
     domain=((0.5, 2.0),),
     samples=POINTWISE,
+    scalar="1.0 if {0} > 0.0 else -1.0 if {0} < 0.0 else 0.0 if {0} == 0.0 else {0}",
+    pointwise=True,
 )

@@ -33,6 +33,10 @@ def _cast(x: Any, *, dtype: str) -> Any:
     return (x.real if x.dtype.kind == "c" and dtype.startswith(("i", "u", "f")) else x).astype(dtype)
 
 
+def _cast_scalar(node: Node) -> str:
+    return "float({0})" if node.dtype.kind == "f" else "{0} != 0.0"
+
+
 astype = define(
     "astype",
     "The same values in another dtype; integers and booleans carry no derivative.",
@@ -57,4 +61,6 @@ astype = define(
     ),
     refusals=(Refusal(((3,),), {"dtype": "float16"}, "invalid_graph"), Refusal(((3,),), {}, "invalid_graph")),
     example='astype(x, "float32")',
+    scalar=_cast_scalar,
+    pointwise=True,
 )

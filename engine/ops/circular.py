@@ -15,12 +15,19 @@ from engine.errors import InvalidGraph
 from engine.families import ANY, LARGEST_ORDER, POINTWISE, binary, composite, costly, over, unary
 from engine.limits import Limits
 
-sin = costly("sin", "Sine of an angle in radians.", np.sin, lambda out, x: ops.cos(x), operands=ANY)
+sin = costly(
+    "sin", "Sine of an angle in radians.", np.sin, lambda out, x: ops.cos(x), operands=ANY,
+    scalar="math.sin({0})",
+)
 
-cos = costly("cos", "Cosine of an angle in radians.", np.cos, lambda out, x: -ops.sin(x), operands=ANY)
+cos = costly(
+    "cos", "Cosine of an angle in radians.", np.cos, lambda out, x: -ops.sin(x), operands=ANY,
+    scalar="math.cos({0})",
+)
 
 tan = costly(
     "tan", "Tangent of an angle in radians.", np.tan, lambda out, x: out * out + 1.0, at=(-1.0, 1.0), operands=ANY
+    scalar="math.tan({0})",
 )
 
 asin = costly(
@@ -30,6 +37,7 @@ asin = costly(
     lambda out, x: ops.rsqrt((1.0 - x) * (1.0 + x)),
     at=(-0.8, 0.8),
     operands=ANY,
+    scalar="math.asin({0})",
 )
 
 acos = costly(
@@ -39,19 +47,33 @@ acos = costly(
     lambda out, x: -ops.rsqrt((1.0 - x) * (1.0 + x)),
     at=(-0.8, 0.8),
     operands=ANY,
+    scalar="math.acos({0})",
 )
 
 atan = costly(
     "atan", "Inverse tangent, in radians.", np.arctan, lambda out, x: ops.reciprocal(x * x + 1.0), operands=ANY
+    scalar="math.atan({0})",
 )
 
-sinh = costly("sinh", "Hyperbolic sine.", np.sinh, lambda out, x: ops.cosh(x), operands=ANY)
+sinh = costly(
+    "sinh", "Hyperbolic sine.", np.sinh, lambda out, x: ops.cosh(x), operands=ANY,
+    scalar="math.sinh({0})",
+)
 
-cosh = costly("cosh", "Hyperbolic cosine.", np.cosh, lambda out, x: ops.sinh(x), operands=ANY)
+cosh = costly(
+    "cosh", "Hyperbolic cosine.", np.cosh, lambda out, x: ops.sinh(x), operands=ANY,
+    scalar="math.cosh({0})",
+)
 
-tanh = costly("tanh", "Hyperbolic tangent.", np.tanh, lambda out, x: 1.0 - out * out, operands=ANY)
+tanh = costly(
+    "tanh", "Hyperbolic tangent.", np.tanh, lambda out, x: 1.0 - out * out, operands=ANY,
+    scalar="math.tanh({0})",
+)
 
-asinh = costly("asinh", "Inverse hyperbolic sine.", np.arcsinh, lambda out, x: ops.rsqrt(x * x + 1.0), operands=ANY)
+asinh = costly(
+    "asinh", "Inverse hyperbolic sine.", np.arcsinh, lambda out, x: ops.rsqrt(x * x + 1.0), operands=ANY,
+    scalar="math.asinh({0})",
+)
 
 acosh = costly(
     "acosh",
@@ -61,6 +83,7 @@ acosh = costly(
     lambda out, x: ops.rsqrt(x - 1.0) * ops.rsqrt(x + 1.0),
     at=(1.5, 3.0),
     operands=ANY,
+    scalar="math.acosh({0})",
 )
 
 atanh = costly(
@@ -70,6 +93,7 @@ atanh = costly(
     lambda out, x: ops.reciprocal((1.0 - x) * (1.0 + x)),
     at=(-0.8, 0.8),
     operands=ANY,
+    scalar="math.atanh({0})",
 )
 
 
@@ -108,6 +132,7 @@ atan2 = binary(
     at=((0.5, 2.0),),
     inexact=True,
     flops=40,
+    scalar="math.atan2({0}, {1})",
 )
 
 hypot = binary(
@@ -118,6 +143,7 @@ hypot = binary(
     at=((0.5, 2.0),),
     inexact=True,
     flops=10,
+    scalar="math.hypot({0}, {1})",
 )
 
 
@@ -160,6 +186,7 @@ sinc = costly(
     np.sinc,
     lambda out, x: -math.pi * ops.spherical_jn(math.pi * x, n=1),
     operands=ANY,
+    scalar="math.sin(math.pi * {0}) / (math.pi * {0}) if {0} else 1.0",
 )
 
 spherical_bessel_j0 = composite(

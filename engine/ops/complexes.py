@@ -50,6 +50,7 @@ conj = define(
     holomorphic=False,
     family="elementwise",
     samples=POINTWISE,
+    pointwise=True,
 )
 
 real = unary(

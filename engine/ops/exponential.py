@@ -15,7 +15,10 @@ from engine.core import Node, ops
 from engine.derivative import Slope
 from engine.families import ANY, ANYS, binary, costly, unary
 
-exp = costly("exp", "e to the power of the value.", np.exp, lambda out, x: out, operands=ANY)
+exp = costly(
+    "exp", "e to the power of the value.", np.exp, lambda out, x: out, operands=ANY,
+    scalar="math.exp({0})",
+)
 
 
 def _exp2(x: Any) -> Any:
@@ -23,11 +26,20 @@ def _exp2(x: Any) -> Any:
     return np.exp2(x) if x.dtype.kind == "f" else np.exp(x * math.log(2.0))
 
 
-exp2 = costly("exp2", "2 to the power of the value.", _exp2, lambda out, x: math.log(2.0) * out, operands=ANY)
+exp2 = costly(
+    "exp2", "2 to the power of the value.", _exp2, lambda out, x: math.log(2.0) * out, operands=ANY,
+    scalar="math.exp2({0})",
+)
 
-expm1 = costly("expm1", "exp(x) - 1, exact near 0.", np.expm1, lambda out, x: out + 1.0, operands=ANY)
+expm1 = costly(
+    "expm1", "exp(x) - 1, exact near 0.", np.expm1, lambda out, x: out + 1.0, operands=ANY,
+    scalar="math.expm1({0})",
+)
 
-log = costly("log", "Natural logarithm.", np.log, lambda out, x: ops.reciprocal(x), at=(0.5, 2.0), operands=ANY)
+log = costly(
+    "log", "Natural logarithm.", np.log, lambda out, x: ops.reciprocal(x), at=(0.5, 2.0), operands=ANY,
+    scalar="math.log({0})",
+)
 
 log1p = costly(
     "log1p",
@@ -37,6 +49,7 @@ log1p = costly(
     at=(-0.5, 2.0),
     operands=ANY,
     torch="log1_p",
+    scalar="math.log1p({0})",
 )
 
 log2 = costly(
@@ -46,6 +59,7 @@ log2 = costly(
     lambda out, x: ops.reciprocal(x * math.log(2.0)),
     at=(0.5, 2.0),
     operands=ANY,
+    scalar="math.log2({0})",
 )
 
 log10 = costly(
@@ -55,6 +69,7 @@ log10 = costly(
     lambda out, x: ops.reciprocal(x * math.log(10.0)),
     at=(0.5, 2.0),
     operands=ANY,
+    scalar="math.log10({0})",
 )
 
 
@@ -68,6 +83,12 @@ def _logaddexp(x: Any, y: Any) -> Any:
     return far + np.log1p(np.exp(apart))
 
 
+LOGADDEXP = (
+    f"{{0}} + {math.log(2.0)!r} if {{0}} == {{1}} else {{0}} + math.log1p(math.exp({{1}} - {{0}})) if {{0}} > {{1}}"
+    " else {1} + math.log1p(math.exp({0} - {1}))"
+)
+"""NumPy's way: equal operands apart, for the difference of two infinities is no number."""
+
 logaddexp = binary(
     "logaddexp",
     "log(exp(x1) + exp(x2)), without overflow.",
@@ -76,6 +97,7 @@ logaddexp = binary(
     operands=ANYS,
     inexact=True,
     flops=40,
+    scalar=LOGADDEXP,
 )
 
 logaddexp2 = binary(
@@ -95,7 +117,10 @@ def _root_slope(out: Node, x: Node) -> Slope:
     return 0.5 * ops.reciprocal(out)
 
 
-sqrt = unary("sqrt", "Square root; its slope at 0 is infinite.", np.sqrt, _root_slope, at=(0.5, 2.0), operands=ANY)
+sqrt = unary(
+    "sqrt", "Square root; its slope at 0 is infinite.", np.sqrt, _root_slope, at=(0.5, 2.0), operands=ANY,
+    scalar="math.sqrt({0})",
+)
 
 
 def _rsqrt(x: Any) -> Any:
@@ -110,6 +135,7 @@ rsqrt = unary(
     at=(0.5, 2.0),
     operands=ANY,
     flops=2,
+    scalar="1.0 / math.sqrt({0})",
 )
 
 cbrt = costly(
@@ -118,4 +144,5 @@ cbrt = costly(
     np.cbrt,
     lambda out, x: ops.reciprocal(3.0 * out * out),
     at=(0.5, 2.0),
+    scalar="math.cbrt({0})",
 )

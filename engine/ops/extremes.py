@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine import attrs as kinds
-from engine.core import Attrs, Node, Refusal, Sample, define, ops
+from engine.core import Attrs, Fold, Node, Refusal, Sample, define, ops
 from engine.derivative import Custom, Flat
 from engine.errors import ShapeMismatch
 from engine.families import (
@@ -72,6 +72,7 @@ max = reduction(
     torch="amax",
     aliases=("amax",),
     example="max(x, axis=0)",
+    fold=Fold(np.maximum.reduce),
 )
 
 min = reduction(
@@ -82,6 +83,7 @@ min = reduction(
     torch="amin",
     aliases=("amin",),
     example="min(x, axis=0)",
+    fold=Fold(np.minimum.reduce),
 )
 
 aminmax = composite(

@@ -361,4 +361,5 @@ betainc = define(
     ),
     refusals=(Refusal(((2,), (3,), 0.5), {}, "shape_mismatch"),),
     example="betainc(2, 3, x)",
+    pointwise=True,
 )

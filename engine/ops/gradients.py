@@ -26,6 +26,7 @@ def _shaping(name: str, doc: str, derivative: Derivative, **record: Any) -> Op:
         name,
         doc,
         kernel=_identity,
+        scalar="{0}",
         derivative=derivative,
         batch=batch_aligned,
         view=True,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine import attrs as kinds
-from engine.core import Node, Sample, cast, ops
+from engine.core import Fold, Node, Sample, cast, ops
 from engine.derivative import Flat, Linear, by_slope, filled
 from engine.errors import DtypeMismatch
 from engine.families import (
@@ -76,6 +76,7 @@ sum = reduction(
     samples=TOTALS,
     refusals=WRONG_AXIS,
     example="sum(x, axis=0)",
+    fold=Fold(np.add.reduce),
 )
 
 
@@ -99,6 +100,7 @@ mean = reduction(
     samples=(*FOLDED, Sample(((3, 0),), {"axis": 0}), Sample(([1, 2, 4],))),
     refusals=WRONG_AXIS,
     example="mean(x, axis=0)",
+    fold=Fold(np.add.reduce, np.divide),
 )
 
 nansum = composite(
@@ -217,6 +219,7 @@ prod = reduction(
     ),
     refusals=WRONG_AXIS,
     example="prod(x, axis=0)",
+    fold=Fold(np.multiply.reduce),
 )
 
 
@@ -239,6 +242,7 @@ all = reduction(
     samples=TRUTH,
     refusals=WRONG_AXIS,
     example="all(x, axis=0)",
+    fold=Fold(np.logical_and.reduce),
 )
 
 any = reduction(
@@ -251,6 +255,7 @@ any = reduction(
     samples=TRUTH,
     refusals=WRONG_AXIS,
     example="any(x, axis=0)",
+    fold=Fold(np.logical_or.reduce),
 )
 
 count_nonzero = reduction(

@@ -11,6 +11,7 @@ from engine import attrs
 from engine.core import Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Linear, Partials, Slope, unbroadcast
 from engine.families import MISMATCH, PAIRWISE, batch_aligned, binary, broadcast_shape, unary
+from engine.floats import literal
 
 where = define(
     "where",
@@ -38,7 +39,11 @@ where = define(
         Refusal(([True, False], (3,), (3,)), {}, "shape_mismatch"),
     ),
     example="where(x > 0, x, 0)",
+    scalar="{1} if {0} else {2}",
+    pointwise=True,
 )
+
+CLIP = "m if (m := {0} if {0} > {1} or {0} != {0} else {1}) < {2} or m != m else {2}"
 
 clip = define(
     "clip",
@@ -60,6 +65,8 @@ clip = define(
     torch="clamp",
     aliases=("clamp",),
     example="clip(x, -1, 1)",
+    scalar=CLIP,
+    pointwise=True,
 )
 
 
@@ -74,6 +81,7 @@ maximum = binary(
     np.maximum,
     (lambda out, x, y: _share(x, y), lambda out, x, y: _share(y, x)),
     refusals=MISMATCH,
+    scalar="{0} if {0} >= {1} or {0} != {0} else {1}",
 )
 
 minimum = binary(
@@ -82,6 +90,7 @@ minimum = binary(
     np.minimum,
     (lambda out, x, y: _share(y, x), lambda out, x, y: _share(x, y)),
     refusals=MISMATCH,
+    scalar="{0} if {0} <= {1} or {0} != {0} else {1}",
 )
 
 fmax = binary(
@@ -91,6 +100,7 @@ fmax = binary(
     (lambda out, x, y: (x >= y) | ops.isnan(y), lambda out, x, y: ~((x >= y) | ops.isnan(y))),
     samples=(*PAIRWISE, Sample((["NaN", 1.0, 2.0], [3.0, "NaN", 1.0]))),
     refusals=MISMATCH,
+    scalar="{0} if {0} >= {1} or {1} != {1} else {1}",
 )
 
 fmin = binary(
@@ -100,11 +110,20 @@ fmin = binary(
     (lambda out, x, y: (x <= y) | ops.isnan(y), lambda out, x, y: ~((x <= y) | ops.isnan(y))),
     samples=(*PAIRWISE, Sample((["NaN", 1.0, 2.0], [3.0, "NaN", 1.0]))),
     refusals=MISMATCH,
+    scalar="{0} if {0} <= {1} or {1} != {1} else {1}",
 )
 
 
 def _replaced(x: Any, *, nan: float, posinf: float | None, neginf: float | None) -> Any:
     return np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+
+
+def _replaced_scalar(node: Node) -> str:
+    largest = float(np.finfo(np.float64).max)
+    nan, posinf, neginf = node.attrs["nan"], node.attrs["posinf"], node.attrs["neginf"]
+    high, low = literal(largest if posinf is None else posinf), literal(-largest if neginf is None else neginf)
+    replaced = f"{high} if {{0}} == math.inf else {low} if {{0}} == -math.inf else {{0}}"
+    return f"{literal(nan)} if {{0}} != {{0}} else {replaced}"
 
 
 nan_to_num = unary(
@@ -120,4 +139,5 @@ nan_to_num = unary(
         "neginf": attrs.real("What replaces -∞; the dtype's smallest number when absent.", None),
     },
     samples=(Sample(((3,),)), Sample(([1.0, "NaN", "Infinity", "-Infinity"],), {"nan": 2.0, "posinf": 9.0})),
+    scalar=_replaced_scalar,
 )

@@ -13,7 +13,6 @@ from engine.core import CONSTANT, RESULT, Node, Op, ops
 from engine.errors import EngineError
 from engine.families import batch_aligned, broadcast_shape
 from engine.optimise.patterns import Rewrite, Sweep
-from engine.plan import flops_of
 from engine.types import Array, drop_axes
 
 FOLDED_ELEMENTS = 1 << 12
@@ -44,7 +43,7 @@ def _is_foldable(op: Op, below: Sequence[Op]) -> bool:
 
 
 def _fold(node: Node, sweep: Sweep) -> Node | None:
-    if node.size > FOLDED_ELEMENTS or any(x.value is None for x in node.inputs) or flops_of(node) > FOLDED_FLOPS:
+    if node.size > FOLDED_ELEMENTS or any(x.value is None for x in node.inputs) or node.flops > FOLDED_FLOPS:
         return None
     value = _computed(node)
     return None if value is None else node.graph.constant(value, weak=node.weak)

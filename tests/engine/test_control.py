@@ -302,7 +302,7 @@ def test_loops_over_the_same_rows_run_as_one(call: str, loops: int) -> None:
     """Values, kept carries and tangents come from one loop forward; adjoints and their tangents from one backward."""
     more = next(more for name, more in CALLS if name == call)
     compiled = compiled_question(call, RECURRENT, inputs(), **more)
-    steps = [step.node.op.name for chunk in compiled.plan.chunks for step in chunk]
+    steps = [step.node.op.name for step in compiled.plan.steps]
     assert steps.count("scan") == loops
 
 

@@ -71,7 +71,7 @@ def live_nodes(call: str, text: str, order: int, names: str = "x") -> int:
         how |= {"direction": dict.fromkeys(names, 1.0)}
     inputs = {name: AT[name] for name in names}
     asked = question("nth" if call == "path" else call, text, inputs, limits=LIMITS, **how)
-    return sum(map(len, compile_question(asked, LIMITS).plan.chunks))
+    return len(list(compile_question(asked, LIMITS).plan.steps))
 
 
 def powers(counts: dict[int, int]) -> list[float]:
