@@ -18,15 +18,12 @@ import numpy as np
 
 from engine.blocks import Fault, Team, Work, is_finite
 from engine.errors import EngineError, InvalidTensor, NonFinite, OutOfMemory, SingularMatrix
-from engine.plan import NOWHERE, Blocks, Calls, Floats, Plan, Step, kernel_of
+from engine.plan import NOWHERE, WARM, Blocks, Calls, Floats, Plan, Step, kernel_of
 from engine.source import translate
 from engine.types import Array
 
 OFF_THE_ROAD = (ArithmeticError, ValueError)
 """What Python raises where IEEE 754 has an infinity or a NaN, and where it knows no better."""
-
-WARM = 2
-"""The run from which a plan is worth being written as source: one that is run twice is run often."""
 
 
 def run(

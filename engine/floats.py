@@ -34,14 +34,15 @@ class Form(NamedTuple):
 def form_of(node: Node) -> Form | None:
     """The form of a node over floats, if it and all its operands are scalars of float64, or truth values."""
     op = node.op
-    if node.shape or not node.inputs or not (op.scalar or (isinstance(op.kernel, np.ufunc) and not node.attrs)):
+    kernel = op.kernel if isinstance(op.kernel, np.ufunc) and not node.attrs else None
+    if node.shape or not node.inputs or not (op.scalar or kernel):
         return None
     if not (_is_scalar(node) and all(map(_is_scalar, node.inputs)) and _is_plain(node)):
         return None
     if op.scalar:
         return Form(op.scalar if isinstance(op.scalar, str) else op.scalar(node))
     places = ", ".join(f"{{{at}}}" for at in range(len(node.inputs)))
-    return Form(f"{{kernel}}({places}).item()", op.kernel)
+    return Form(f"{{kernel}}({places}).item()", kernel)
 
 
 def _is_scalar(node: Node) -> bool:

@@ -126,7 +126,7 @@ OUTSIDE, OWN = -1, -2
 
 
 class Layout(NamedTuple):
-    """Where members of a group put their blocks: in a slot, by its number; OUTSIDE, in what is kept; or in their OWN."""
+    """Where members put their blocks: in a slot, by its number; OUTSIDE, in what is kept; in memory of their OWN."""
 
     targets: tuple[int, ...]
     slots: tuple[Dtype, ...]

@@ -40,6 +40,9 @@ LEAST_FLOATS = 4
 MOST_THREADS = 8
 """Threads that a run may have, at the most: each has blocks of its own."""
 
+WARM = 2
+"""The run from which a plan is worth being written as source: one that is run twice is run often."""
+
 NOWHERE, STEERS = -1, -2
 
 
@@ -105,6 +108,10 @@ class Plan:
     runs: int = 0
     written: Callable[..., list[Array]] | None = None
     """The whole plan as one function of its inputs, once there is one (engine.source)."""
+
+    @property
+    def is_warm(self) -> bool:
+        return self.runs >= WARM
 
     @cached_property
     def is_plain(self) -> bool:

@@ -1,8 +1,8 @@
 """Plans as Python source: a function that does what the interpreter of a plan does, with nothing between two steps.
 
 It pays from the second run on (compiling takes some ten microseconds a step), and gives the same bits, by the same
-kernels and the same forms (engine.floats). What goes into the source are places of values, as v12, literals, the forms of ops, and
-names of what is bound beside it; no posted text.
+kernels and the same forms (engine.floats). What goes into the source are places of values, as v12, literals, the forms
+of ops, and names of what is bound beside it; no posted text, but for names of inputs, as string literals.
 
 If a step raises, the interpreter does the work again from the start: it knows what to do then, and whom to blame. So
 nothing is written as a function that writes over anything but its own values, or that takes long.
@@ -18,7 +18,7 @@ import numpy as np
 
 from engine.floats import literal
 from engine.plan import NOWHERE, STEERS, TICK_FLOPS, Blocks, Calls, Floats, Plan
-from engine.types import Array
+from engine.types import FLOAT64, Array, Dtype
 
 MOST_STEPS = 1024
 """Steps of one function."""
@@ -69,13 +69,35 @@ def _written_floats(piece: Floats, template: Sequence[Any], later: Container[int
     return source.function("values", "return")
 
 
+def written_tree(tree: Any) -> Callable[[Sequence[Any]], Any]:
+    """A function that puts results into the form of a tree: dicts and lists, at whose leaves are places in a tuple."""
+    source = _Source(())
+    return source.function("results", f"return {_tree_text(tree, source.names)}")
+
+
+def _tree_text(tree: Any, names: dict[str, Any]) -> str:
+    if isinstance(tree, tuple):
+        return f"results[{tree[0]}]"
+    if isinstance(tree, dict):
+        return f"{{{', '.join(f'{_bound(name, names)}: {_tree_text(each, names)}' for name, each in tree.items())}}}"
+    if isinstance(tree, list):
+        return f"[{', '.join(_tree_text(each, names) for each in tree)}]"
+    return _bound(tree, names)
+
+
+def _bound(value: Any, names: dict[str, Any]) -> str:
+    name = f"n{len(names)}"
+    names[name] = value
+    return name
+
+
 class _Source:
     """A function as it is being written."""
 
     def __init__(self, template: Sequence[Any]) -> None:
         self.template = template
         self.lines: list[str] = []
-        self.names: dict[str, Any] = {"math": math, "array": np.array, "asarray": np.asarray}
+        self.names: dict[str, Any] = {"math": math, "array": np.array, "empty": np.empty, "asarray": np.asarray}
         self.arrays: set[int] = set()
         """Places of what is known to be an array, where a kernel might have given a scalar of NumPy's."""
 
@@ -102,9 +124,16 @@ class _Source:
             kernel = f"{step.node.op.name}_"
             self.names[kernel] = form.kernel
             self.put(step.out, form.written(*map(self.value, step.args), kernel=kernel))
+        step_of = {step.out: step for step in piece.steps}
         for place, out in piece.stores:
-            self.put(out, f"array(v{place})")
+            self._box(place, out, step_of[place].node.dtype)
             self.arrays.add(out)
+
+    def _box(self, place: int, out: int, dtype: Dtype) -> None:
+        """A float as an array: an empty one that is filled takes less time than one that is made of it."""
+        self.put(out, "empty(())" if dtype == FLOAT64 else f"array(v{place})")
+        if dtype == FLOAT64:
+            self.lines.append(f"v{out}[()] = v{place}")
 
     def calls(self, piece: Calls) -> None:
         for step in piece.steps:
