@@ -61,7 +61,12 @@ def _sigmoid(x: Any) -> Any:
 
 
 sigmoid = costly(
-    "sigmoid", "1 / (1 + exp(-x)).", _sigmoid, _sigmoid_slope, operands=ANY, aliases=("expit",),
+    "sigmoid",
+    "1 / (1 + exp(-x)).",
+    _sigmoid,
+    _sigmoid_slope,
+    operands=ANY,
+    aliases=("expit",),
     scalar="1.0 / (1.0 + math.exp(-{0}))",
 )
 

@@ -151,7 +151,12 @@ square = unary(
 )
 
 reciprocal = unary(
-    "reciprocal", "One over the value.", np.reciprocal, lambda out, x: -(out * out), at=(0.5, 2.0), operands=ANY
+    "reciprocal",
+    "One over the value.",
+    np.reciprocal,
+    lambda out, x: -(out * out),
+    at=(0.5, 2.0),
+    operands=ANY,
     scalar="1.0 / {0}",
 )
 

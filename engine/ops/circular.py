@@ -16,17 +16,30 @@ from engine.families import ANY, LARGEST_ORDER, POINTWISE, binary, composite, co
 from engine.limits import Limits
 
 sin = costly(
-    "sin", "Sine of an angle in radians.", np.sin, lambda out, x: ops.cos(x), operands=ANY,
+    "sin",
+    "Sine of an angle in radians.",
+    np.sin,
+    lambda out, x: ops.cos(x),
+    operands=ANY,
     scalar="math.sin({0})",
 )
 
 cos = costly(
-    "cos", "Cosine of an angle in radians.", np.cos, lambda out, x: -ops.sin(x), operands=ANY,
+    "cos",
+    "Cosine of an angle in radians.",
+    np.cos,
+    lambda out, x: -ops.sin(x),
+    operands=ANY,
     scalar="math.cos({0})",
 )
 
 tan = costly(
-    "tan", "Tangent of an angle in radians.", np.tan, lambda out, x: out * out + 1.0, at=(-1.0, 1.0), operands=ANY
+    "tan",
+    "Tangent of an angle in radians.",
+    np.tan,
+    lambda out, x: out * out + 1.0,
+    at=(-1.0, 1.0),
+    operands=ANY,
     scalar="math.tan({0})",
 )
 
@@ -51,27 +64,47 @@ acos = costly(
 )
 
 atan = costly(
-    "atan", "Inverse tangent, in radians.", np.arctan, lambda out, x: ops.reciprocal(x * x + 1.0), operands=ANY
+    "atan",
+    "Inverse tangent, in radians.",
+    np.arctan,
+    lambda out, x: ops.reciprocal(x * x + 1.0),
+    operands=ANY,
     scalar="math.atan({0})",
 )
 
 sinh = costly(
-    "sinh", "Hyperbolic sine.", np.sinh, lambda out, x: ops.cosh(x), operands=ANY,
+    "sinh",
+    "Hyperbolic sine.",
+    np.sinh,
+    lambda out, x: ops.cosh(x),
+    operands=ANY,
     scalar="math.sinh({0})",
 )
 
 cosh = costly(
-    "cosh", "Hyperbolic cosine.", np.cosh, lambda out, x: ops.sinh(x), operands=ANY,
+    "cosh",
+    "Hyperbolic cosine.",
+    np.cosh,
+    lambda out, x: ops.sinh(x),
+    operands=ANY,
     scalar="math.cosh({0})",
 )
 
 tanh = costly(
-    "tanh", "Hyperbolic tangent.", np.tanh, lambda out, x: 1.0 - out * out, operands=ANY,
+    "tanh",
+    "Hyperbolic tangent.",
+    np.tanh,
+    lambda out, x: 1.0 - out * out,
+    operands=ANY,
     scalar="math.tanh({0})",
 )
 
 asinh = costly(
-    "asinh", "Inverse hyperbolic sine.", np.arcsinh, lambda out, x: ops.rsqrt(x * x + 1.0), operands=ANY,
+    "asinh",
+    "Inverse hyperbolic sine.",
+    np.arcsinh,
+    lambda out, x: ops.rsqrt(x * x + 1.0),
+    operands=ANY,
     scalar="math.asinh({0})",
 )
 

@@ -16,7 +16,11 @@ from engine.derivative import Slope
 from engine.families import ANY, ANYS, binary, costly, unary
 
 exp = costly(
-    "exp", "e to the power of the value.", np.exp, lambda out, x: out, operands=ANY,
+    "exp",
+    "e to the power of the value.",
+    np.exp,
+    lambda out, x: out,
+    operands=ANY,
     scalar="math.exp({0})",
 )
 
@@ -27,17 +31,30 @@ def _exp2(x: Any) -> Any:
 
 
 exp2 = costly(
-    "exp2", "2 to the power of the value.", _exp2, lambda out, x: math.log(2.0) * out, operands=ANY,
+    "exp2",
+    "2 to the power of the value.",
+    _exp2,
+    lambda out, x: math.log(2.0) * out,
+    operands=ANY,
     scalar="math.exp2({0})",
 )
 
 expm1 = costly(
-    "expm1", "exp(x) - 1, exact near 0.", np.expm1, lambda out, x: out + 1.0, operands=ANY,
+    "expm1",
+    "exp(x) - 1, exact near 0.",
+    np.expm1,
+    lambda out, x: out + 1.0,
+    operands=ANY,
     scalar="math.expm1({0})",
 )
 
 log = costly(
-    "log", "Natural logarithm.", np.log, lambda out, x: ops.reciprocal(x), at=(0.5, 2.0), operands=ANY,
+    "log",
+    "Natural logarithm.",
+    np.log,
+    lambda out, x: ops.reciprocal(x),
+    at=(0.5, 2.0),
+    operands=ANY,
     scalar="math.log({0})",
 )
 
@@ -118,7 +135,12 @@ def _root_slope(out: Node, x: Node) -> Slope:
 
 
 sqrt = unary(
-    "sqrt", "Square root; its slope at 0 is infinite.", np.sqrt, _root_slope, at=(0.5, 2.0), operands=ANY,
+    "sqrt",
+    "Square root; its slope at 0 is infinite.",
+    np.sqrt,
+    _root_slope,
+    at=(0.5, 2.0),
+    operands=ANY,
     scalar="math.sqrt({0})",
 )
 

@@ -11,74 +11,126 @@ BOOLEAN = (Operand("x1", "b"), Operand("x2", "b"))
 APART = ((-2.0, -0.5), (0.5, 2.0))
 
 floor = rounding(
-    "floor", "The largest whole number that is not above the value.", np.floor, operands=REAL,
+    "floor",
+    "The largest whole number that is not above the value.",
+    np.floor,
+    operands=REAL,
     scalar="math.copysign(math.floor({0}), {0})",
 )
 ceil = rounding(
-    "ceil", "The smallest whole number that is not below the value.", np.ceil, operands=REAL,
+    "ceil",
+    "The smallest whole number that is not below the value.",
+    np.ceil,
+    operands=REAL,
     scalar="math.copysign(math.ceil({0}), {0})",
 )
 round = rounding(
-    "round", "The nearest whole number; halves go to the even one.", np.round, operands=REAL,
+    "round",
+    "The nearest whole number; halves go to the even one.",
+    np.round,
+    operands=REAL,
     scalar="math.copysign(round({0}), {0})",
 )
 trunc = rounding(
-    "trunc", "The whole number next to the value, towards zero.", np.trunc, operands=REAL,
+    "trunc",
+    "The whole number next to the value, towards zero.",
+    np.trunc,
+    operands=REAL,
     scalar="math.copysign(math.trunc({0}), {0})",
 )
 
 isnan = predicate(
-    "isnan", "Whether the value is not a number.", np.isnan, operands=ANY,
+    "isnan",
+    "Whether the value is not a number.",
+    np.isnan,
+    operands=ANY,
     scalar="{0} != {0}",
 )
 isinf = predicate(
-    "isinf", "Whether the value is infinite.", np.isinf, operands=ANY,
+    "isinf",
+    "Whether the value is infinite.",
+    np.isinf,
+    operands=ANY,
     scalar="math.isinf({0})",
 )
 isfinite = predicate(
-    "isfinite", "Whether the value is neither infinite nor NaN.", np.isfinite, operands=ANY,
+    "isfinite",
+    "Whether the value is neither infinite nor NaN.",
+    np.isfinite,
+    operands=ANY,
     scalar="math.isfinite({0})",
 )
 
 equal = comparison(
-    "equal", "Whether x1 == x2.", np.equal, operands=ANYS, refusals=MISMATCH,
+    "equal",
+    "Whether x1 == x2.",
+    np.equal,
+    operands=ANYS,
+    refusals=MISMATCH,
     scalar="{0} == {1}",
 )
 not_equal = comparison(
-    "not_equal", "Whether x1 != x2.", np.not_equal, operands=ANYS,
+    "not_equal",
+    "Whether x1 != x2.",
+    np.not_equal,
+    operands=ANYS,
     scalar="{0} != {1}",
 )
 less = comparison(
-    "less", "Whether x1 < x2.", np.less, at=APART,
+    "less",
+    "Whether x1 < x2.",
+    np.less,
+    at=APART,
     scalar="{0} < {1}",
 )
 less_equal = comparison(
-    "less_equal", "Whether x1 <= x2.", np.less_equal, at=APART,
+    "less_equal",
+    "Whether x1 <= x2.",
+    np.less_equal,
+    at=APART,
     scalar="{0} <= {1}",
 )
 greater = comparison(
-    "greater", "Whether x1 > x2.", np.greater, at=APART,
+    "greater",
+    "Whether x1 > x2.",
+    np.greater,
+    at=APART,
     scalar="{0} > {1}",
 )
 greater_equal = comparison(
-    "greater_equal", "Whether x1 >= x2.", np.greater_equal, at=APART,
+    "greater_equal",
+    "Whether x1 >= x2.",
+    np.greater_equal,
+    at=APART,
     scalar="{0} >= {1}",
 )
 
 logical_and = comparison(
-    "logical_and", "Whether both are true.", np.logical_and, operands=BOOLEAN,
+    "logical_and",
+    "Whether both are true.",
+    np.logical_and,
+    operands=BOOLEAN,
     scalar="{0} and {1}",
 )
 logical_or = comparison(
-    "logical_or", "Whether at least one is true.", np.logical_or, operands=BOOLEAN,
+    "logical_or",
+    "Whether at least one is true.",
+    np.logical_or,
+    operands=BOOLEAN,
     scalar="{0} or {1}",
 )
 logical_xor = comparison(
-    "logical_xor", "Whether exactly one is true.", np.logical_xor, operands=BOOLEAN,
+    "logical_xor",
+    "Whether exactly one is true.",
+    np.logical_xor,
+    operands=BOOLEAN,
     scalar="{0} != {1}",
 )
 logical_not = predicate(
-    "logical_not", "Whether it is false.", np.logical_not, operands=(Operand("x", "b"),),
+    "logical_not",
+    "Whether it is false.",
+    np.logical_not,
+    operands=(Operand("x", "b"),),
     scalar="not {0}",
 )
 
