@@ -62,11 +62,11 @@ class Fault(Exception):
         self.error = error
 
 
-def is_finite(value: Any) -> bool:
-    """Whether there is no NaN and no infinity in a value."""
-    if isinstance(value, tuple):
-        return all(map(is_finite, value))
-    return bool(np.isfinite(value).all())
+def run_blocks(piece: Blocks, values: Sequence[Any], team: Team) -> list[tuple[int, Array]]:
+    """The values that are kept, with their places. Raises Fault, and what the clock raises."""
+    work = _Work(piece, values)
+    team.together(work.run)
+    return list(work.results())
 
 
 def blocks_of(shape: Shape) -> Iterator[Index]:
@@ -78,10 +78,10 @@ def blocks_of(shape: Shape) -> Iterator[Index]:
             yield (*(slice(place, place + 1) for place in before), slice(at, min(at + rows, shape[axis])), *after)
 
 
-class Work:
-    """A group at work: what all threads share. `watched` asks for the first step that made a NaN or an infinity."""
+class _Work:
+    """A group at work: what all threads share."""
 
-    def __init__(self, piece: Blocks, values: Sequence[Any], *, watched: bool) -> None:
+    def __init__(self, piece: Blocks, values: Sequence[Any]) -> None:
         self.steps, self.dtypes = piece.steps, piece.layout.slots
         self.blocks = list(blocks_of(piece.shape))
         own = {step.out for step in self.steps}
@@ -95,21 +95,10 @@ class Work:
             else target
             for step, target in zip(self.steps, piece.layout.targets, strict=True)
         ]
-        self.watched = watched
-        self._suspects: list[int] = []
         self._next = itertools.count()
         self._failed = False
 
-    @property
-    def suspect(self) -> Step | None:
-        """The first step that made a NaN or an infinity from finite operands, where that was asked for."""
-        return self.steps[min(self._suspects)] if self._suspects else None
-
-    def run(self, team: Team) -> None:
-        """Compute all blocks. Raises Fault, and what the clock raises."""
-        team.together(self._take_turns)
-
-    def _take_turns(self, tick: Tick | None) -> None:
+    def run(self, tick: Tick | None) -> None:
         """Compute blocks as long as there are any left."""
         slots = _Slots(self.dtypes)
         try:
@@ -126,15 +115,12 @@ class Work:
         index = self.blocks[at]
         cells = {place: operand.at(index) for place, operand in self.operands}
         own = slots.of(tuple(each.stop - each.start for each in index))
-        for number, (step, target) in enumerate(zip(self.steps, self.targets, strict=True)):
+        for step, target in zip(self.steps, self.targets, strict=True):
             operands = [cells[place] for place in step.args]
-            finite = self.watched and is_finite(tuple(operands))
             try:
                 cells[step.out] = _put(step, operands, target, at, index, own)
             except Exception as error:
                 raise Fault(step, error) from error
-            if finite and not is_finite(cells[step.out]):
-                self._suspects.append(number)
 
     def results(self) -> Iterator[tuple[int, Array]]:
         """What is kept, with its places."""

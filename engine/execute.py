@@ -12,18 +12,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 
-from engine.blocks import Fault, Team, Work, is_finite
+from engine.blocks import Fault, Team, run_blocks
+from engine.core import Node
 from engine.errors import EngineError, InvalidTensor, NonFinite, OutOfMemory, SingularMatrix
-from engine.plan import NOWHERE, WARM, Blocks, Calls, Floats, Plan, Step, kernel_of
+from engine.plan import NOWHERE, WARM, Blocks, Calls, Floats, Piece, Plan, Step, kernel_of
 from engine.source import translate
-from engine.types import Array
+from engine.types import Array, is_inexact
 
 OFF_THE_ROAD = (ArithmeticError, ValueError)
 """What Python raises where IEEE 754 has an infinity or a NaN, and where it knows no better."""
+
+Watch: TypeAlias = "Callable[[Node, Sequence[Any], Any], None]"
+"""Is shown every node as it is computed, with the values of its operands and its own."""
+
+T = TypeVar("T")
 
 
 def run(
@@ -31,68 +37,72 @@ def run(
     inputs: Mapping[str, Array],
     tick: Callable[[], None] | None = None,
     *,
-    raise_non_finite: bool = False,
+    watch: Watch | None = None,
     threads: int = 1,
 ) -> list[Array]:
     """The values of the plan's results, in order. Arrays may be read-only, and may share memory with `inputs`.
 
     `tick` is called every few milliseconds of estimated work, and may raise to stop the run. Large elementwise work is
-    spread over `threads`, which changes no bit. Raises SingularMatrix, InvalidTensor (an index out of range), and, when
-    asked to, NonFinite at the first node that makes a NaN or an infinity from finite operands.
+    spread over `threads`, which changes no bit. Raises SingularMatrix, InvalidTensor (an index out of range), and what
+    `watch` raises.
     """
-    if plan.is_plain and plan.written is not None and not raise_non_finite:
-        if tick is not None:
-            tick()
-        try:
-            return plan.written(inputs)
-        except OFF_THE_ROAD:
-            pass
     team = Team(threads, tick)
     try:
         with np.errstate(all="ignore"):
-            return _Run(team, raise_non_finite).graph(plan, inputs)
+            return _Run(team, watch).graph(plan, inputs)
     finally:
         team.close()
 
 
-class _Run:
-    """A run under one clock and one policy, of a plan and of the graphs within its graph."""
+def run_written(
+    plan: Plan, written: Callable[[Mapping[str, Array]], T], inputs: Mapping[str, Array], tick: Callable[[], None] | None
+) -> T:
+    """What a plan gives as a function of source. Raises OFF_THE_ROAD, and then the plan is to be run step by step."""
+    if tick is not None:
+        tick()
+    if plan.is_swift:
+        return written(inputs)
+    with np.errstate(all="ignore"):
+        return written(inputs)
 
-    def __init__(self, team: Team, checked: bool) -> None:
+
+class _Run:
+    """A run under one clock and one watch, of a plan and of the graphs within its graph."""
+
+    def __init__(self, team: Team, watch: Watch | None) -> None:
         self.team = team
-        self.checked = checked
+        self.watch = watch
 
     def graph(self, plan: Plan, inputs: Mapping[str, Array]) -> list[Array]:
-        tick = self.team.tick
-        if not self.checked:
+        if self.watch is None:
             plan.runs += 1
             if plan.runs == WARM:
                 translate(plan)
             if plan.written is not None:
-                if tick is not None:
-                    tick()
+                if self.team.tick is not None:
+                    self.team.tick()
                 try:
                     return plan.written(inputs)
                 except OFF_THE_ROAD:
-                    pass  # the loops below know what to do then, or whom to blame
+                    pass  # step by step one knows what to do then, or whom to blame
         values = [*plan.template]
         for place, name in plan.inputs:
             values[place] = inputs[name]
         for piece in plan.pieces:
-            if tick is not None:
-                tick()
+            if self.team.tick is not None:
+                self.team.tick()
             self._piece(piece, values)
         return [np.asarray(values[place]) for place in plan.results]
 
-    def _piece(self, piece: Calls | Floats | Blocks, values: list[Any]) -> None:
-        if isinstance(piece, Blocks):
-            self._share(piece, values)
-        elif self.checked:
-            self._look(piece, values)
+    def _piece(self, piece: Piece, values: list[Any]) -> None:
+        if self.watch is not None:
+            self._show(piece, values, self.watch)
+        elif isinstance(piece, Calls):
+            self._call(piece.steps, values)
         elif isinstance(piece, Floats):
             _run_floats(piece, values)
         else:
-            self._call(piece.steps, values)
+            self._share(piece, values)
 
     def _call(self, steps: Sequence[Step], values: list[Any]) -> None:
         step = steps[0]
@@ -112,32 +122,42 @@ class _Run:
             _blame(error, step)
 
     def _share(self, piece: Blocks, values: list[Any]) -> None:
-        work = Work(piece, values, watched=self.checked)
         try:
-            work.run(self.team)
+            kept = run_blocks(piece, values, self.team)
         except Fault as fault:
             _blame(fault.error, fault.step)
-        if work.suspect is not None:
-            raise _non_finite(work.suspect)
-        for place, array in work.results():
-            values[place] = array
         for place in piece.dead:
             values[place] = None
+        for place, array in kept:
+            values[place] = array
 
-    def _look(self, piece: Calls | Floats, values: list[Any]) -> None:
-        """Step by step, looking at every value."""
+    def _show(self, piece: Piece, values: list[Any], watch: Watch) -> None:
+        """Step by step, each with whole values, none of which is written over another."""
         if isinstance(piece, Floats):
             _load(piece, values)
         for step in piece.steps:
-            finite = all(is_finite(values[place]) for place in step.args)
+            operands = [values[place] for place in step.args]
             if isinstance(piece, Floats):
                 _run_steps((step,), values)
+                watch(step.node, [*map(np.asarray, operands)], np.asarray(values[step.out]))
             else:
                 self._call((step._replace(into=min(step.into, NOWHERE)),), values)
-            if finite and not is_finite(values[step.out]):
-                raise _non_finite(step)
+                watch(step.node, operands, values[step.out])
         if isinstance(piece, Floats):
             _store(piece, values)
+
+
+def refuse_non_finite(node: Node, operands: Sequence[Any], value: Any) -> None:
+    """A watch that raises NonFinite at the first node that makes a NaN or an infinity from finite operands."""
+    if not is_finite(value) and all(map(is_finite, operands)):
+        raise NonFinite(f"{node.op.name} gave a NaN or an infinity from finite operands", node=node.origin)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a node's value, or each of its values, has neither a NaN nor an infinity."""
+    if isinstance(value, tuple):
+        return all(map(is_finite, value))
+    return not is_inexact(value.dtype) or bool(np.isfinite(value).all())
 
 
 def _run_floats(piece: Floats, values: list[Any]) -> None:
@@ -169,15 +189,11 @@ def _run_steps(steps: Sequence[Step], values: list[Any]) -> None:
     while True:
         try:
             for step in rest:
-                values[step.out] = step.kernel(*[values[place] for place in step.args])
+                kernel, args, out, _, _, _ = step
+                values[out] = kernel(*[values[place] for place in args])
             return
         except OFF_THE_ROAD:
-            kernel = kernel_of(step.node)
-            values[step.out] = kernel(*[np.array(values[place]) for place in step.args]).item()
-
-
-def _non_finite(step: Step) -> NonFinite:
-    return NonFinite(f"{step.node.op.name} gave a NaN or an infinity from finite operands", node=step.node.origin)
+            values[step.out] = kernel_of(step.node)(*[np.array(values[place]) for place in step.args]).item()
 
 
 def _blame(error: Exception, step: Step) -> NoReturn:

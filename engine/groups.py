@@ -49,10 +49,10 @@ def cut_of(shape: Shape) -> Cut:
     return Cut(axis, max(1, BLOCK // max(1, math.prod(shape[axis + 1 :]))))
 
 
-def arrange(live: Iterable[Node], results: Sequence[Node]) -> list[Group]:
+def arrange(live: Iterable[Node], results: Sequence[Node], *, in_blocks: bool = True) -> list[Group]:
     """What is to be computed, in groups, in an order in which each comes after what it needs."""
     nodes = [node for node in live if node.op is not INPUT and node.op is not CONSTANT]
-    if not any(map(is_member, nodes)):
+    if not in_blocks or not any(map(is_member, nodes)):
         return [Group((node,), (node,)) for node in nodes]
     found = list(_grouped(nodes))
     home = {node: at for at, (members, _) in enumerate(found) for node in members}

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
 
@@ -80,10 +80,18 @@ class Floats:
     written: Callable[[list[Any]], None] | None = None
     """The same as one function, once there is one."""
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it makes no call of NumPy's."""
+        return not any(form.kernel for form in self.forms)
+
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Elementwise steps of one shape, and reductions of what they give; `steps` would do the same one by one."""
+    """Elementwise steps of one shape, and reductions of what they give; `steps` would do the same one by one.
+
+    `dead` are the values to forget then.
+    """
 
     steps: tuple[Step, ...]
     shape: Shape
@@ -108,31 +116,23 @@ class Plan:
     runs: int = 0
     written: Callable[..., list[Array]] | None = None
     """The whole plan as one function of its inputs, once there is one (engine.source)."""
-
-    @property
-    def is_warm(self) -> bool:
-        return self.runs >= WARM
-
-    @cached_property
-    def is_plain(self) -> bool:
-        """Whether it runs over floats without a call of NumPy's, which might warn."""
-        pieces = self.pieces
-        return all(isinstance(each, Floats) and not any(form.kernel for form in each.forms) for each in pieces)
+    is_swift: bool = False
+    """Whether there is one, which makes no call of NumPy's that might warn."""
 
     @property
     def steps(self) -> Iterator[Step]:
         return (step for piece in self.pieces for step in piece.steps)
 
 
-def make_plan(results: Sequence[Node], live: Sequence[Node] | None = None) -> Plan:
+def make_plan(results: Sequence[Node], live: Sequence[Node] | None = None, *, watched: bool = False) -> Plan:
     """The plan that computes `results`; `live` are the nodes that they need, in the order in which to do so.
 
-    Raises LimitExceeded when its peak is over the graph's limit.
+    What is to be `watched` has no blocks. Raises LimitExceeded when its peak is over the graph's limit.
     """
     if not results:
         return Plan((), (), (), (), 0, 0)
     live = results[0].graph.live(results) if live is None else live
-    groups = arrange(live, results)
+    groups = arrange(live, results, in_blocks=not watched)
     buffers = _Buffers(live, groups, results)
     maker = _Maker(live, groups, results, buffers)
     pieces = tuple(maker.pieces())
@@ -244,8 +244,13 @@ class _Maker:
         layout = layout_of(group)
         self.buffers.allocate(group.nodes, group.kept, MOST_THREADS * layout.nbytes)
         self.flops += sum(node.flops for node in group.nodes)
-        steps = tuple(self._step(node, None)._replace(dead=()) for node in group.nodes)
         dead = tuple(self.place[x] for x in self.buffers.dying(group.nodes))
+        inner = {self.place[node] for node in group.nodes if node not in group.kept}
+        last_use = {self.place[x]: node for node in group.nodes for x in node.inputs}
+        ends: dict[Node, list[int]] = {node: [] for node in group.nodes}
+        for place in (*dead, *(inner & last_use.keys())):
+            ends[last_use[place]].append(place)
+        steps = tuple(self._step(node, None)._replace(dead=tuple(ends[node])) for node in group.nodes)
         return Blocks(steps, group.shape, layout, dead)
 
 

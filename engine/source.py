@@ -18,7 +18,7 @@ import numpy as np
 
 from engine.floats import literal
 from engine.plan import NOWHERE, STEERS, TICK_FLOPS, Blocks, Calls, Floats, Plan
-from engine.types import FLOAT64, Array, Dtype
+from engine.types import Array
 
 MOST_STEPS = 1024
 """Steps of one function."""
@@ -27,7 +27,8 @@ MOST_STEPS = 1024
 def translate(plan: Plan) -> None:
     """Write the plan as a function if it is short; else those of its pieces that are over floats."""
     if _is_short(plan):
-        plan.written = _written_plan(plan)
+        plan.written = written_plan(plan)
+        plan.is_swift = all(isinstance(each, Floats) and each.is_plain for each in plan.pieces)
         return
     later: set[int] = set()
     for piece in reversed(plan.pieces):
@@ -43,8 +44,8 @@ def _is_short(plan: Plan) -> bool:
     return not any(isinstance(piece, Blocks) for piece in plan.pieces)
 
 
-def _written_plan(plan: Plan) -> Callable[[Mapping[str, Array]], list[Array]]:
-    """A function from the plan's inputs, by name, to its results."""
+def written_plan(plan: Plan, tree: Any = None) -> Callable[[Mapping[str, Array]], Any]:
+    """A function from a plan's inputs, by name, to its results: in a list, or in the form of a tree."""
     source = _Source(plan.template)
     for place, name in plan.inputs:
         source.put(place, f"inputs[{name!r}]")
@@ -52,7 +53,8 @@ def _written_plan(plan: Plan) -> Callable[[Mapping[str, Array]], list[Array]]:
         assert not isinstance(piece, Blocks)
         source.floats(piece) if isinstance(piece, Floats) else source.calls(piece)
     results = [source.result(place) for place in plan.results]
-    return source.function("inputs", f"return [{', '.join(results)}]")
+    answer = f"[{', '.join(results)}]" if tree is None else _tree_text(tree, results, source.names)
+    return source.function("inputs", f"return {answer}")
 
 
 def _written_floats(piece: Floats, template: Sequence[Any], later: Container[int]) -> Callable[[list[Any]], None]:
@@ -69,19 +71,15 @@ def _written_floats(piece: Floats, template: Sequence[Any], later: Container[int
     return source.function("values", "return")
 
 
-def written_tree(tree: Any) -> Callable[[Sequence[Any]], Any]:
-    """A function that puts results into the form of a tree: dicts and lists, at whose leaves are places in a tuple."""
-    source = _Source(())
-    return source.function("results", f"return {_tree_text(tree, source.names)}")
-
-
-def _tree_text(tree: Any, names: dict[str, Any]) -> str:
-    if isinstance(tree, tuple):
-        return f"results[{tree[0]}]"
+def _tree_text(tree: Any, results: Sequence[str], names: dict[str, Any]) -> str:
+    """A tree of dicts and lists, at whose leaves are places among the results, in tuples."""
+    if isinstance(tree, tuple) and len(tree) == 1:
+        return results[tree[0]]
     if isinstance(tree, dict):
-        return f"{{{', '.join(f'{_bound(name, names)}: {_tree_text(each, names)}' for name, each in tree.items())}}}"
+        items = [f"{_bound(name, names)}: {_tree_text(each, results, names)}" for name, each in tree.items()]
+        return f"{{{', '.join(items)}}}"
     if isinstance(tree, list):
-        return f"[{', '.join(_tree_text(each, names) for each in tree)}]"
+        return f"[{', '.join(_tree_text(each, results, names) for each in tree)}]"
     return _bound(tree, names)
 
 
@@ -97,7 +95,7 @@ class _Source:
     def __init__(self, template: Sequence[Any]) -> None:
         self.template = template
         self.lines: list[str] = []
-        self.names: dict[str, Any] = {"math": math, "array": np.array, "empty": np.empty, "asarray": np.asarray}
+        self.names: dict[str, Any] = {"math": math, "array": np.array, "asarray": np.asarray}
         self.arrays: set[int] = set()
         """Places of what is known to be an array, where a kernel might have given a scalar of NumPy's."""
 
@@ -122,18 +120,12 @@ class _Source:
             self.put(out, f"{self.value(place)}.item()")
         for step, form in zip(piece.steps, piece.forms, strict=True):
             kernel = f"{step.node.op.name}_"
-            self.names[kernel] = form.kernel
+            if form.kernel is not None:
+                self.names[kernel] = form.kernel
             self.put(step.out, form.written(*map(self.value, step.args), kernel=kernel))
-        step_of = {step.out: step for step in piece.steps}
         for place, out in piece.stores:
-            self._box(place, out, step_of[place].node.dtype)
+            self.put(out, f"array(v{place})")
             self.arrays.add(out)
-
-    def _box(self, place: int, out: int, dtype: Dtype) -> None:
-        """A float as an array: an empty one that is filled takes less time than one that is made of it."""
-        self.put(out, "empty(())" if dtype == FLOAT64 else f"array(v{place})")
-        if dtype == FLOAT64:
-            self.lines.append(f"v{out}[()] = v{place}")
 
     def calls(self, piece: Calls) -> None:
         for step in piece.steps:

@@ -175,7 +175,7 @@ relu6 = unary(
     flops=2,
     torch="hardtanh",
     samples=(*POINTWISE, Sample(([-1.0, 3.0, 7.0],))),
-    scalar="6.0 if {0} > 6.0 else {0} if {0} > 0.0 or {0} != {0} else 0.0",
+    scalar="6.0 if {0} > 6.0 else {0} if {0} >= 0.0 or {0} != {0} else 0.0",
 )
 
 leaky_relu = composite(

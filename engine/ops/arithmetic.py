@@ -216,7 +216,7 @@ pow = binary(
     aliases=("power",),
     guard=_bounded_exponent,
     refusals=MISMATCH,
-    scalar="math.pow({0}, {1})",
+    scalar="math.sqrt({0}) if {1} == 0.5 else math.pow({0}, {1})",
 )
 
 floor_divide = binary(

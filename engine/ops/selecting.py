@@ -43,7 +43,7 @@ where = define(
     pointwise=True,
 )
 
-CLIP = "m if (m := {0} if {0} > {1} or {0} != {0} else {1}) < {2} or m != m else {2}"
+CLIP = "m if (m := {0} if {0} >= {1} or {0} != {0} else {1}) <= {2} or m != m else {2}"
 
 clip = define(
     "clip",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 from engine.errors import EngineError, LimitExceeded
 from engine.limits import Limits
 from tests.support.asking import LIMITS, ask, chain, compiled_question, node
+from tests.support.memory import measured
 
 MAXIMUM = 12
 """What each limit is lowered to, so that requests at it are cheap."""
@@ -197,18 +196,6 @@ def test_a_bomb_is_refused_before_it_takes_memory(text: str) -> None:
     with measured() as peak, pytest.raises(LimitExceeded):
         ask("value", text, {"x": 1.0} if "full" in text else {"x": [1.0]})
     assert peak() < 32_000_000
-
-
-@contextmanager
-def measured() -> Iterator[Callable[[], int]]:
-    """The peak of what is allocated inside, NumPy's arrays included."""
-    tracemalloc.start()
-    found: list[int] = []
-    try:
-        yield lambda: found[0]
-    finally:
-        found.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
 
 
 def test_a_tower_of_powers_is_a_float() -> None:
