@@ -166,5 +166,4 @@ cbrt = costly(
     np.cbrt,
     lambda out, x: ops.reciprocal(3.0 * out * out),
     at=(0.5, 2.0),
-    scalar="math.cbrt({0})",
 )
