@@ -55,7 +55,10 @@ def run(
 
 
 def run_written(
-    plan: Plan, written: Callable[[Mapping[str, Array]], T], inputs: Mapping[str, Array], tick: Callable[[], None] | None
+    plan: Plan,
+    written: Callable[[Mapping[str, Array]], T],
+    inputs: Mapping[str, Array],
+    tick: Callable[[], None] | None,
 ) -> T:
     """What a plan gives as a function of source. Raises OFF_THE_ROAD, and then the plan is to be run step by step."""
     if tick is not None:

@@ -14,7 +14,6 @@ from typing import TypeAlias
 from engine.basis import Cutting, at_unit_vectors
 from engine.core import Node, ops
 from engine.derivative import conj, filled
-
 from engine.transforms.forward import forward
 from engine.transforms.paths import between
 from engine.transforms.reverse import reverse
