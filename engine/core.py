@@ -404,6 +404,8 @@ class Op:
     attrs: Mapping[str, Attr] = field(default_factory=dict)
     shape: Callable[..., Any] | None = None
     kernel: Callable[..., Any] | None = None
+    settled: Callable[..., Callable[..., Any]] | None = None
+    """The kernel for given attributes, from (**attrs), where half of its time goes into reading them."""
     derivative: Derivative | None = None
     expand: Callable[..., Any] | None = None
     batch: Callable[..., Any] | None = None
@@ -443,6 +445,8 @@ class Op:
     """Complex results have derivatives by complex operands as they have by real ones; those of conj do not."""
     view: bool = False
     """The result may share the first operand's memory."""
+    owns: bool = False
+    """The result is in fresh memory, which a later step may write over; so are those of ufuncs and of pointwise ops."""
     packs: bool = False
     """A view that becomes a copy where the operand is not contiguous: reshape."""
     flops: Callable[..., int] | None = None

@@ -258,6 +258,8 @@ def kernel_of(node: Node) -> Callable[..., Any]:
     """The kernel of a node with its attributes settled."""
     kernel = node.op.kernel
     assert kernel is not None
+    if node.op.settled is not None:
+        return node.op.settled(**node.attrs)
     return partial(kernel, **node.attrs) if node.attrs else kernel
 
 
@@ -335,7 +337,7 @@ class _Buffers:
         if not isinstance(node.op.kernel, np.ufunc) or node.size < REUSE_FROM:
             return None
         for x in node.inputs:
-            if x.spec == node.spec and isinstance(x.op.kernel, np.ufunc) and self._end.get(x) == self._home[node]:
+            if x.spec == node.spec and _is_fresh(x) and self._end.get(x) == self._home[node]:
                 return x
         return None
 
@@ -344,6 +346,11 @@ class _Buffers:
         self._held -= self._copies.get(owner, 0)
         if owner not in self._taken_over:
             self._held -= owner.nbytes
+
+
+def _is_fresh(x: Node) -> bool:
+    op = x.op
+    return isinstance(op.kernel, np.ufunc) or op.owns or (op.pointwise and not op.view)
 
 
 def _is_view(node: Node) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,10 @@ def _basic(index: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(builtins.slice(*item) if isinstance(item, tuple) else item for item in index)
 
 
+def _part(index: tuple[Any, ...]) -> Callable[[Any], Any]:
+    return operator.itemgetter(_basic(index))
+
+
 def _keeps_all(x: Shape, index: tuple[Any, ...]) -> bool:
     return index == tuple((0, size, 1) for size in x)
 
@@ -83,10 +88,11 @@ def _keeps_all(x: Shape, index: tuple[Any, ...]) -> bool:
 slice = structural(
     "slice",
     "A part by position: NumPy's basic indexing, x[1:, ::2, -1] in expressions.",
-    lambda x, *, index: x[_basic(index)],
+    lambda x, *, index: _part(index)(x),
     _indexed_shape,
     lambda g, x, *, index: ops.unslice(g, shape=x.shape, index=index),
     attrs={"index": INDEX},
+    settled=_part,
     canonical=lambda attrs, x: attrs | {"index": _settled_index(attrs["index"], x)},
     same=lambda x, *, index: x if _keeps_all(x.shape, index) else None,
     batch=lambda node, args, batched: node.op(args[0], index=((None, None, None), *node.attrs["index"])),
@@ -119,10 +125,15 @@ def _unsliced_shape(x: Shape, *, shape: Shape, index: tuple[Any, ...]) -> Shape:
     return shape
 
 
-def _unslice(x: Any, *, shape: Shape, index: tuple[Any, ...]) -> Any:
-    out = np.zeros(shape, x.dtype)
-    out[_basic(index)] = x
-    return out
+def _place(shape: Shape, index: tuple[Any, ...]) -> Callable[[Any], Any]:
+    at = _basic(index)
+
+    def unslice(x: Any) -> Any:
+        out = np.zeros(shape, x.dtype)
+        out[at] = x
+        return out
+
+    return unslice
 
 
 def _batch_unslice(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
@@ -133,10 +144,12 @@ def _batch_unslice(node: Node, args: Sequence[Node], batched: Sequence[bool]) ->
 unslice = structural(
     "unslice",
     "Zeros of a shape, with x at the index: the adjoint of slice.",
-    _unslice,
+    lambda x, **attrs: _place(**attrs)(x),
     _unsliced_shape,
     lambda g, x, *, shape, index: ops.slice(g, index=index),
     attrs={"shape": kinds.shape(), "index": INDEX},
+    settled=_place,
+    owns=True,
     canonical=lambda attrs, x: attrs | {"index": _settled_index(attrs["index"], attrs["shape"])},
     same=lambda x, *, shape, index: x if x.shape == shape and _keeps_all(shape, index) else None,
     batch=_batch_unslice,

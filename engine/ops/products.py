@@ -130,6 +130,7 @@ matmul = define(
     operands=NUMERICS,
     shape=_matmul_shape,
     kernel=_matmul,
+    owns=True,
     derivative=Bilinear(left=_left_cotangent, right=_right_cotangent),
     batch=_matmul_batch,
     diagonal=_matmul_diagonal,
