@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     inline_effort: int = Field(200_000, ge=0)
     """Plans of up to so many floating-point operations and bytes run in the event loop; a thread costs more."""
 
+    run_threads: int = Field(0, ge=0)
+    """Threads over which large elementwise work of one run is spread; 0 takes one for each core."""
+
     threads: int = Field(4, gt=0)
     """Threads for requests that are too large for the event loop."""
 

@@ -10,6 +10,7 @@ text, and a question of a known signature by its plan. Both caches are bounded b
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
@@ -80,6 +81,7 @@ class Answers:
         self.programs: Cache[Program] = Cache(settings.plan_cache_bytes // PROGRAMS)
         self.plans: Cache[Planned] = Cache(settings.plan_cache_bytes)
         self._threads = anyio.CapacityLimiter(settings.threads)
+        self._run_threads = settings.run_threads or os.cpu_count() or 1
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do `work` in one of the service's threads."""
@@ -182,7 +184,7 @@ class Answers:
         compiled = planned.compiled
         with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
             tensors = compiled.bind(question)
-            results = compiled.run(tensors, clock)
+            results = compiled.run(tensors, clock, self._run_threads)
             notices = notices_of(compiled, tensors, results, clock)
         with clock.stage("encode"):
             encoding = codec.tensors or request.encoding

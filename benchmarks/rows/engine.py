@@ -8,7 +8,9 @@ take the inputs by name, and return values and derivatives in the order in which
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -25,6 +27,7 @@ from engine.tensors import Tensor
 from engine.text import parse
 
 LIMITS = Limits(expanded_nodes=10_000_000)
+THREADS = os.cpu_count() or 1
 POINTS = 1_000_000
 BLOCK = 8_192
 """Elements that a few operands and results of fit in the cache together."""
@@ -44,10 +47,10 @@ def question(call: str, graph: Graph, inputs: Inputs, wrt: Sequence[str] | None 
 
 
 def warm_run(asked: Question) -> Callable[[], Any]:
-    """A run of the compiled question."""
+    """A run of the compiled question, over all cores where it is large."""
     compiled = compile_question(asked, LIMITS)
     tensors = compiled.bind()
-    return lambda: compiled.run(tensors)
+    return lambda: compiled.run(tensors, threads=THREADS)
 
 
 def cold_run(ask: Callable[[], Question]) -> Callable[[], Any]:
@@ -55,7 +58,7 @@ def cold_run(ask: Callable[[], Question]) -> Callable[[], Any]:
 
     def run() -> Any:
         compiled = compile_question(ask(), LIMITS)
-        return compiled.run(compiled.bind())
+        return compiled.run(compiled.bind(), threads=THREADS)
 
     return run
 
@@ -107,16 +110,19 @@ def _bound(run: Callable[..., Any], given: Inputs) -> Callable[[], Any]:
 
 
 def in_blocks(run: Callable[..., Sequence[np.ndarray]]) -> Callable[..., Sequence[np.ndarray]]:
-    """The same elementwise work, a cacheful at a time."""
+    """The same elementwise work, a cacheful at a time, over all cores."""
 
     def blocked(**inputs: np.ndarray) -> Sequence[np.ndarray]:
         size = len(next(iter(inputs.values())))
-        whole: list[np.ndarray] = []
-        for at in range(0, size, BLOCK):
+        whole = [np.empty(size, part.dtype) for part in run(**{name: array[:1] for name, array in inputs.items()})]
+
+        def block(at: int) -> None:
             parts = run(**{name: array[at : at + BLOCK] for name, array in inputs.items()})
-            whole = whole or [np.empty(size, part.dtype) for part in parts]
             for array, part in zip(whole, parts, strict=True):
                 array[at : at + BLOCK] = part
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(block, range(0, size, BLOCK)))
         return whole
 
     return blocked
