@@ -46,14 +46,14 @@ def form_of(node: Node) -> Form | None:
 
 
 def _is_scalar(node: Node) -> bool:
-    return not node.shape and node.dtype in (FLOAT64, BOOL) and len(node.specs) == 1
+    return not node.shape and (node.dtype is FLOAT64 or node.dtype is BOOL) and len(node.specs) == 1
 
 
 def _is_plain(node: Node) -> bool:
     """Whether truth values are not counted: True + True is 2 in Python, and True in NumPy."""
-    if node.dtype == BOOL and node.op.returns is not None:
+    if node.dtype is BOOL and node.op.returns is not None:
         return True
-    return all(x.dtype == FLOAT64 or not node.op.operand(at).promotes for at, x in enumerate(node.inputs))
+    return not any(x.dtype is not FLOAT64 and node.op.operand(at).promotes for at, x in enumerate(node.inputs))
 
 
 @lru_cache(maxsize=4096)
