@@ -160,6 +160,8 @@ def is_finite(value: Any) -> bool:
     """Whether a node's value, or each of its values, has neither a NaN nor an infinity."""
     if isinstance(value, tuple):
         return all(map(is_finite, value))
+    if not value.ndim and value.dtype.kind == "f":
+        return math.isfinite(value)  # several times as fast
     return not is_inexact(value.dtype) or bool(np.isfinite(value).all())
 
 
