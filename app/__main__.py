@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.main import create_app
+from app.services.graphs import Graphs
 from app.settings import Settings
 from app.stores import StoreUnusable
 
@@ -17,9 +18,9 @@ def main() -> None:
         settings = Settings()
     except (ValidationError, SettingsError) as error:
         sys.exit(f"GRADWIRE_* settings are wrong:\n{error}")
-    app = create_app(settings)
+    graphs = Graphs(settings)
     try:
-        app.state.graphs.open()
+        graphs.open()
     except StoreUnusable as error:
         sys.exit(str(error))
     # Compiling makes many small objects that live a moment: with Python's own figures a third of the time of a large
@@ -27,7 +28,7 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
     uvicorn.run(
-        app,
+        create_app(settings, graphs),
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -39,7 +39,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.graphs.close()
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, registered: Graphs | None = None) -> FastAPI:
     """The service under these settings, or under those of the environment."""
     settings = settings or Settings()
     app = FastAPIOffline(
@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(Bounds, settings=settings)
     app.state.settings = settings
-    app.state.graphs = Graphs(settings)
+    app.state.graphs = registered or Graphs(settings)
     app.state.answers = Answers(settings, app.state.graphs)
     for router in (gradients.router, graphs.router, reference.router, health.router):
         app.include_router(router)

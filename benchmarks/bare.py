@@ -51,5 +51,5 @@ def _json(value: Any) -> Response:
 
 if __name__ == "__main__":
     # Its main reads the settings and starts the server; only the application is another one.
-    service.create_app = lambda settings=None: app
+    service.create_app = lambda settings=None, registered=None: app
     service.main()
