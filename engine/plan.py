@@ -37,9 +37,6 @@ TICK_STEPS = 512
 LEAST_FLOATS = 4
 """Steps from which a run of scalars between other steps is worth the way to floats and back."""
 
-FLOAT_BYTES = 32
-"""What a Python float takes; it is kept until the run ends."""
-
 MOST_THREADS = 8
 """Threads that a run may have, at the most: each has blocks of its own."""
 
@@ -217,7 +214,7 @@ class _Maker:
         dead: list[int] = []
         steps = []
         for node in nodes:
-            dead += [self.place[x] for x in self.buffers.leave(node, self.forms)]
+            dead += [self.place[x] for x in self.buffers.pass_by(node, self.forms)]
             args = tuple([self._float(x, loads) for x in node.inputs])
             out = self._float_place(node)
             steps.append(Step(function_of(self.forms[node], len(args)), args, out, NOWHERE, (), node))
@@ -335,17 +332,16 @@ class _Buffers:
                 self._release(x)
         return victim
 
-    def leave(self, node: Node, floats: Container[Node]) -> list[Node]:
-        """Count a node over floats, which has no buffer; the arrays among its operands that nothing needs after it."""
+    def pass_by(self, node: Node, floats: Container[Node]) -> list[Node]:
+        """Count a node over floats, in short; the arrays among its operands that nothing needs after it."""
         at = self._home[node]
-        self._held += FLOAT_BYTES
+        self._held += node.nbytes
         self.peak = max(self.peak, self._held)
-        self._taken_over.add(node)
-        arrays = [x for x in dict.fromkeys(node.inputs) if x not in floats]
-        for owner in {self._owner[x] for x in arrays}:
+        operands = dict.fromkeys(node.inputs)
+        for owner in {self._owner[x] for x in operands}:
             if self._end.get(owner) == at:
                 self._release(owner)
-        return [x for x in arrays if self._last_use.get(x) == at]
+        return [x for x in operands if x not in floats and self._last_use.get(x) == at]
 
     def _victim(self, node: Node) -> Node | None:
         if not isinstance(node.op.kernel, np.ufunc) or node.size < REUSE_FROM:
