@@ -633,10 +633,11 @@ class Closure(SubGraph):
         Operands at the places in `weak` promote as bare numbers do.
         """
         graph = self.built.graph.offshoot()
-        captured = list(self._captured.values())
-        around = {name: fresh_leaf(graph, node.spec) for name, node in self._captured.items()}
+        captured = list(dict.fromkeys(self._captured.values()))  # two names may stand for one node
+        partners = {node: fresh_leaf(graph, node.spec, weak=node.weak) for node in captured}
+        around = {name: partners[node] for name, node in self._captured.items()}
         leaves = [fresh_leaf(graph, spec, weak=at in weak) for at, spec in enumerate(specs)]
-        return Body(graph, [*around.values(), *leaves], self._build(graph, leaves, around)), captured
+        return Body(graph, [*partners.values(), *leaves], self._build(graph, leaves, around)), captured
 
     def _build(self, graph: Graph, nodes: Sequence[Node], around: Mapping[str, Node]) -> tuple[Node, ...]:
         parameters, depth, limits = self.function.parameters, self.built.depth + 1, graph.limits

@@ -27,7 +27,7 @@ from engine.families import with_rank
 from engine.transforms.batch import batch, spread
 from engine.transforms.reverse import reverse
 from engine.transforms.taylor import series_along
-from engine.types import BOOL, INT64, Shape, Spec, is_inexact
+from engine.types import BOOL, INT64, Shape, Spec, is_inexact, promote
 
 VALUES = Operand("operands", "biufc", promotes=False, variadic=True)
 CONSTS = kinds.integer("How many of the operands come first, and are the same in every step.", 0)
@@ -97,6 +97,11 @@ def _specs_of(nodes: Sequence[Node]) -> list[Spec]:
     return [node.spec for node in nodes]
 
 
+def _weak(nodes: Sequence[Node]) -> set[int]:
+    """The places of bare numbers."""
+    return {at for at, node in enumerate(nodes) if node.weak}
+
+
 def _is_open(value: Any) -> bool:
     """Whether an attribute still names a function, and is no typed body yet."""
     return not isinstance(value, Body)
@@ -110,7 +115,7 @@ def _closure(value: Any, name: str) -> Any:
 
 def _matched(carries: Sequence[Node], specs: Sequence[Spec], name: str) -> None:
     """Raises what a step would change of a carry."""
-    for at, (node, spec) in enumerate(zip(carries, specs, strict=True)):
+    for at, (node, spec) in enumerate(zip(carries, specs, strict=False)):
         if node.shape != spec.shape:
             raise ShapeMismatch(
                 f"carry {at} of {name} starts with shape {list(node.shape)} and comes back with {list(spec.shape)}; "
@@ -128,8 +133,13 @@ def _strong(node: Node) -> Node:
     return node.graph.constant(node.value) if node.weak and node.value is not None else node
 
 
+def _number(node: Node) -> Node:
+    """A bare number as a result: numbers that meet only numbers are float64."""
+    return cast(node, np.dtype(float)) if node.weak and node.dtype == INT64 else node
+
+
 def _plain(node: Node) -> Node:
-    return _strong(cast(node, np.dtype(float)) if node.weak and node.dtype == INT64 else node)
+    return _strong(_number(node))
 
 
 def _traced(
@@ -140,15 +150,27 @@ def _traced(
     A bare number that starts a carry takes the dtype in which the function gives it back.
     """
     start = list(carries)
+    weak = _weak(before)
     numbers = [at for at, node in enumerate(carries) if node.weak]
     if numbers:
-        weak = {len(before) + at for at in numbers}
-        tried, _ = closure.trace([*_specs_of(before), *_specs_of(start), *after], weak)
+        given = weak | {len(before) + at for at in numbers}
+        tried, _ = closure.trace([*_specs_of(before), *_specs_of(start), *after], given)
         for at, spec in zip(numbers, _carried(closure, tried, len(carries), numbers), strict=True):
             start[at] = _strong(cast(carries[at], spec.dtype))
-    body, captured = closure.trace([*_specs_of(before), *_specs_of(start), *after])
-    _matched(start, _carried(closure, body, len(carries), range(len(carries))), closure.name)
+    body, captured = closure.trace([*_specs_of(before), *_specs_of(start), *after], weak)
+    _carried(closure, body, len(carries), range(len(carries)))
+    body = Body(body.graph, body.inputs, _as_carries(body.outputs, start))
+    _matched(start, body.specs, closure.name)
     return body, captured, start
+
+
+def _as_carries(outputs: Sequence[Node], carries: Sequence[Node]) -> list[Node]:
+    """The results of a step, with bare numbers in the dtypes of the carries that they are to be."""
+    settled = [
+        cast(out, carry.dtype) if out.weak and promote([carry.dtype], [out.dtype]) == carry.dtype else out
+        for out, carry in zip(outputs, carries, strict=False)
+    ]
+    return [*settled, *outputs[len(carries) :]]
 
 
 def _carried(closure: Any, body: Body, count: int, places: Sequence[int]) -> list[Spec]:
@@ -215,10 +237,9 @@ def _close_scan(graph: Graph, nodes: Sequence[Node], attrs: Attrs) -> tuple[Sequ
     if not _is_open(attrs["body_fn"]):
         return nodes, attrs
     rows = [Spec(x.shape[1:], x.dtype) for x in parts.rows]
-    fixed = [_plain(node) for node in parts.consts]
-    body, captured, carries = _traced(_closure(attrs["body_fn"], "body_fn"), fixed, parts.carries, rows)
+    body, captured, carries = _traced(_closure(attrs["body_fn"], "body_fn"), parts.consts, parts.carries, rows)
     attrs = attrs | {"body_fn": body, "consts": consts + len(captured)}
-    return [*captured, *fixed, *carries, *parts.rows], attrs
+    return [*captured, *parts.consts, *carries, *parts.rows], attrs
 
 
 def _length(rows: Sequence[Node], given: int | None, name: str) -> int:
@@ -559,11 +580,11 @@ def _close_cond(graph: Graph, nodes: Sequence[Node], attrs: Attrs) -> tuple[Sequ
     pred, *given = nodes
     if pred.rank:
         raise ShapeMismatch(f"cond takes one boolean as pred, got shape {list(pred.shape)}; where takes many")
-    operands = [_plain(node) for node in given]
-    sides = [_closure(attrs[name], name).trace(_specs_of(operands)) for name in ("true_fn", "false_fn")]
-    captured = [node for _, taken in sides for node in taken]
+    specs, weak = _specs_of(given), _weak(given)
+    sides = [_closure(attrs[name], name).trace(specs, weak) for name in ("true_fn", "false_fn")]
+    captured = list(dict.fromkeys(node for _, taken in sides for node in taken))
     true_fn, false_fn = _alike(*[_taking(body, taken, captured) for body, taken in sides])
-    return [pred, *captured, *operands], attrs | {"true_fn": true_fn, "false_fn": false_fn}
+    return [pred, *captured, *given], attrs | {"true_fn": true_fn, "false_fn": false_fn}
 
 
 def _taking(body: Body, taken: Sequence[Node], captured: Sequence[Node]) -> Body:
@@ -711,13 +732,13 @@ def _close_while(graph: Graph, nodes: Sequence[Node], attrs: Attrs) -> tuple[Seq
     attrs = attrs | {"max_steps": _bounded(graph, most)}
     if not _is_open(attrs["body_fn"]):
         return nodes, attrs
-    fixed = [_plain(node) for node in nodes[:consts]]
+    fixed = nodes[:consts]
     body, taken, carries = _traced(_closure(attrs["body_fn"], "body_fn"), fixed, nodes[consts:], [])
-    test, asked = _closure(attrs["cond_fn"], "cond_fn").trace(_specs_of([*fixed, *carries]))
+    test, asked = _closure(attrs["cond_fn"], "cond_fn").trace(_specs_of([*fixed, *carries]), _weak(fixed))
     if test.specs != (Spec((), BOOL),):
         given = ", ".join(map(str, test.specs))
         raise DtypeMismatch(f"cond_fn of while_loop gives one boolean; {attrs['cond_fn'].name} gives {given}")
-    captured = [*taken, *asked]
+    captured = list(dict.fromkeys([*taken, *asked]))
     attrs = attrs | {
         "cond_fn": _taking(test, asked, captured),
         "body_fn": _taking(body, taken, captured),
@@ -943,8 +964,7 @@ mapped = define(
 
 def _call(*nodes: Any, function: Any) -> tuple[Node, ...]:
     operands = [node for node in nodes if isinstance(node, Node)]
-    results: tuple[Node, ...] = _closure(function, "function").inline([_strong(each) for each in operands])
-    return results
+    return tuple(_number(result) for result in _closure(function, "function").inline(operands))
 
 
 call = define(

@@ -57,3 +57,34 @@ def test_a_released_graph_is_freed_without_the_collector() -> None:
         assert node() is None
     finally:
         gc.enable()
+
+
+TWICE = "a = sin(x)\nb = sin(x)\n"
+
+
+@pytest.mark.parametrize(
+    ("loop", "value"),
+    [
+        ("f() = a * b\ng() = a\ncond(x > 0, f, g)", np.sin(1.0) ** 2),
+        ("f(y) = y + a + b\ng(y) = y < a\nwhile_loop(g, f, x - 1)", 2 * np.sin(1.0)),
+    ],
+)
+def test_a_branch_takes_one_node_under_two_names(loop: str, value: float) -> None:
+    assert asked("value", TWICE + loop, {"x": 1.0})["values"]["out"] == pytest.approx(value, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "c = 2.0\nf(h, x) = h * c + x\nscan(f, h, x)",
+        "f(c, h, x) = h * c + x\nscan(f, 2.0, h, x, consts=1)",
+        "c = 2.0\nf(h) = h * c\ng(h) = h\ncond(h > 0, f, g, h)",
+        "f(c, h) = h * c\ng(c, h) = h\ncond(h > 0, f, g, 2.0, h)",
+        "c = 2.0\nf(h) = h * c\ng(h) = h < c\nwhile_loop(g, f, h)",
+        "f(c, h) = h * c\nf(2.0, h)",
+        "f(h, x) = 2.0\nscan(f, h, x)",
+    ],
+)
+def test_a_bare_number_is_weak_in_a_function_too(text: str) -> None:
+    tensors = {"h": {"data": 0.5, "dtype": "float32"}, "x": {"data": [1, 2, 3], "dtype": "float32"}}
+    assert asked("value", text, tensors)["values"]["out"].dtype == np.float32
