@@ -95,13 +95,13 @@ class Function:
     def free(self) -> tuple[Ref, ...]:
         """What it takes from around it, but for what the functions take that it calls."""
         bound = {*self.parameters, *self.body.by_id}
-        refs = [ref for each in self.body.statements for ref in _refs(each)] + [ref for _, ref in self.body.outputs]
+        refs = [ref for each in self.body.ordered for ref in _refs(each)] + [ref for _, ref in self.body.outputs]
         return tuple(ref for ref in dict.fromkeys(refs) if ref.name not in bound)
 
     @cached_property
     def calls(self) -> tuple[str, ...]:
         """The functions that its statements name."""
-        return tuple(dict.fromkeys(name for each in self.body.statements for name in each.functions))
+        return tuple(dict.fromkeys(name for each in self.body.ordered for name in each.functions))
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ class Program:
     statements: tuple[Statement, ...]
     outputs: tuple[tuple[str, Ref], ...]
     functions: tuple[Function, ...] = ()
+    is_body: bool = False
+    """Of a function: what the functions that it calls take from around them is not its own."""
 
     @cached_property
     def by_id(self) -> dict[str, Statement]:
@@ -143,7 +145,7 @@ class Program:
     def within(self, name: str) -> Program:
         """The body of a function, with all functions at hand."""
         if name not in self._bodies:
-            self._bodies[name] = replace(self.by_name[name].body, functions=self.functions)
+            self._bodies[name] = replace(self.by_name[name].body, functions=self.functions, is_body=True)
         return self._bodies[name]
 
     @cached_property
@@ -152,7 +154,8 @@ class Program:
 
     def refs_of(self, statement: Statement) -> list[Ref]:
         """What a statement needs of the graph: its inputs, and what its functions take from around them."""
-        captured = [ref for name in statement.functions for ref in self.captures.get(name, ())]
+        functions = () if self.is_body else statement.functions
+        captured = [ref for name in functions for ref in self.captures.get(name, ())]
         return [*_refs(statement), *captured]
 
     def results_of(self, statement: Statement) -> tuple[str, ...]:
@@ -340,8 +343,9 @@ def _read_function(name: str, value: Any, functions: Container[str], limits: Lim
             if statement.id in parameters:
                 detail = f"{statement.id!r} is an input of the function, and a node of it"
                 raise InvalidGraph(detail, pointer=f"/nodes/{at}/id")
-        outputs = _read_outputs(value.get("outputs"), body, parameters)
-        return Function(name, parameters, replace(body, outputs=outputs))
+        body = replace(body, outputs=_read_outputs(value.get("outputs"), body, parameters))
+        _ = body.ordered  # or a cycle is refused
+        return Function(name, parameters, body)
     except EngineError as error:
         error.pointer = f"{pointer_to('functions', name)}{error.pointer or ''}"
         error.node = None

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from engine.calls import Question, compile_question
+from engine.errors import GraphCycle
 from engine.limits import Limits
-from engine.program import read_graph
+from engine.program import Program, read_graph
 from engine.tensors import read_tensor
-from engine.text import parse
+from engine.text import parse, print_program
 
 
 def asked(call: str, expression: str, inputs: dict[str, Any], **more: Any) -> Any:
@@ -88,3 +89,35 @@ def test_a_branch_takes_one_node_under_two_names(loop: str, value: float) -> Non
 def test_a_bare_number_is_weak_in_a_function_too(text: str) -> None:
     tensors = {"h": {"data": 0.5, "dtype": "float32"}, "x": {"data": [1, 2, 3], "dtype": "float32"}}
     assert asked("value", text, tensors)["values"]["out"].dtype == np.float32
+
+
+def test_a_function_may_use_a_name_that_one_it_calls_takes_from_the_graph() -> None:
+    """It was taken for a circle: the result of the call seemed to wait for the function's own name."""
+    text = "inner(x) = x * h\nouter(a) = {\n  y = inner(a)\n  h = y + 1\n  h\n}\nh = 2 * z\nouter(3)"
+    assert asked("value", text, {"z": 1.0})["values"]["out"] == 7
+    again = parse(print_program(parse(text, Limits())), Limits())
+    assert [each.name for each in again.functions] == ["inner", "outer"]
+
+
+def calling(*nodes: dict[str, Any]) -> Program:
+    """A call of a function of these nodes, of which `s` is the result."""
+    function = {"inputs": ["x"], "nodes": list(nodes), "outputs": ["s"]}
+    return read_graph({"functions": {"f": function}, "nodes": [{"id": "y", "op": "f", "inputs": ["z"]}]}, Limits())
+
+
+def test_the_order_of_nodes_within_a_function_is_no_content() -> None:
+    """What it takes from around it was counted up in the order in which its nodes were posted."""
+    nodes = [
+        {"id": "p", "op": "multiply", "inputs": ["x", "v"]},
+        {"id": "q", "op": "multiply", "inputs": ["x", "w"]},
+        {"id": "s", "op": "subtract", "inputs": ["p", "q"]},
+    ]
+    one, other = calling(*nodes), calling(*reversed(nodes))
+    assert one.digest == other.digest
+    assert one.inputs == other.inputs
+
+
+def test_a_circle_within_a_function_is_pointed_at_there() -> None:
+    with pytest.raises(GraphCycle) as caught:
+        calling({"id": "s", "op": "sin", "inputs": ["t"]}, {"id": "t", "op": "sin", "inputs": ["s"]})
+    assert caught.value.pointer == "/functions/f/nodes/0/inputs"
