@@ -101,7 +101,7 @@ class Answers:
             is_light = is_light and len(found.program.statements) <= self.settings.inline_nodes
             # With its text, faults can be shown where they are.
             request = request.model_copy(update={"expression": found.expression})
-            return await self._answer(request, clock, is_light, codec, found.program)
+            return await self._answer(request, clock, is_light, codec, found.asked(request, self.settings.limits))
 
     async def _answer(
         self, request: Request, clock: Clock, is_light: bool, codec: Codec, registered: Program | None = None

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,7 +28,7 @@ from app.services.questions import program_of
 from app.settings import Settings
 from app.stores import STORES, Bounds, Record, Store, StoreFailed
 from app.wire import json
-from app.wire.models import GraphForm, RegisterRequest
+from app.wire.models import GraphForm, RegisterRequest, Request
 from engine.limits import Limits
 from engine.program import Program
 
@@ -37,6 +37,8 @@ KEPT = ("expression", "graph", "outputs")
 """Fields of a request that say what graph it is."""
 THREADS = 2
 """Threads that wait for the store; more would wait for one another."""
+MOST_VARIANTS = 8
+"""Choices of outputs of one graph that are remembered."""
 ASKING_SECONDS = 0.1
 """How long a graph may be found at hand that another process has removed."""
 NOTING_SECONDS = 30.0
@@ -53,6 +55,19 @@ class Registered:
     program: Program
     expression: str | None
     version: int
+    variants: dict[tuple[str, ...], Program] = field(default_factory=dict)
+
+    def asked(self, request: Request, limits: Limits) -> Program:
+        """The graph with the outputs that a request asks for: for the same ones the same object, by which plans are
+        kept."""
+        if request.outputs is None:
+            return self.program
+        outputs = tuple(request.outputs)
+        if outputs not in self.variants:
+            if len(self.variants) == MOST_VARIANTS:
+                self.variants.clear()
+            self.variants[outputs] = program_of(request, limits, self.program)
+        return self.variants[outputs]
 
 
 class Page(NamedTuple):

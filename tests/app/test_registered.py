@@ -175,6 +175,26 @@ def test_a_fault_is_told_as_of_the_graph_in_full(
     assert found == full | ({"pointer": "/graph_id"} if is_within else {})
 
 
+def test_a_plan_is_found_again_by_id_whatever_the_outputs(own: httpx.Client) -> None:
+    rest = {"graph_id": register(own, expression="a = sin(x); b = cos(x); y = a * b"), "inputs": {"x": 1}}
+    chosen = [None, ["a"], ["a", "y"], ["b"], ["y", "b"]]
+    for outputs in chosen[:3]:
+        for is_known in (False, True):
+            timing = post(own, "/grad/value", rest | {"outputs": outputs}).headers["server-timing"]
+            assert ("hit" in timing) == is_known
+    for outputs in chosen:
+        answer = ask(own, "/grad/value", rest | {"outputs": outputs})
+        assert list(answer["values"]) == (outputs or ["y"])
+
+
+@pytest.mark.parametrize("count", [7, 8, 9, 20])
+def test_any_number_of_choices_of_outputs_is_served(own: httpx.Client, count: int) -> None:
+    names = [f"v{number}" for number in range(count)]
+    rest = {"graph_id": register(own, expression="; ".join(f"{name} = x + 1" for name in names)), "inputs": {"x": 1}}
+    for name in [*names, *names]:
+        assert list(ask(own, "/grad/value", rest | {"outputs": [name]})["values"]) == [name]
+
+
 @pytest.mark.parametrize("id", ["0" * 32, "nothing", "", "a" * 64])
 def test_an_unknown_id_is_told(client: httpx.Client, id: str) -> None:
     found = refused(client, "/grad", {"graph_id": id, "inputs": {"x": 1}}, "unknown_graph")
