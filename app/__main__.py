@@ -1,9 +1,11 @@
 """`python -m app`: the service, with settings from the environment."""
 
 import gc
+import os
 import sys
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
@@ -23,12 +25,15 @@ def main() -> None:
         graphs.open()
     except StoreUnusable as error:
         sys.exit(str(error))
-    # Compiling makes many small objects that live a moment: with Python's own figures a third of the time of a large
-    # graph went into looking for garbage among them.
-    gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
+    workers = settings.workers or os.cpu_count() or 1
+    if workers > 1 and settings.store == "memory":
+        sys.exit("GRADWIRE_WORKERS above 1 needs a store that they share: GRADWIRE_STORE=sqlite")
+    if workers > 1:
+        graphs.close()
     uvicorn.run(
-        create_app(settings, graphs),
+        "app.__main__:worker" if workers > 1 else quiet(create_app(settings, graphs)),
+        factory=workers > 1,
+        workers=workers,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -38,7 +43,25 @@ def main() -> None:
         server_header=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.grace_seconds,
+        # A kernel may hold the interpreter for some seconds: that is no reason to end a process.
+        timeout_worker_healthcheck=int(settings.seconds) + 30,
     )
+
+
+def worker() -> FastAPI:
+    """The application of one process out of several."""
+    return quiet(create_app())
+
+
+def quiet(app: FastAPI) -> FastAPI:
+    """The application, in a process whose garbage collector has less to do.
+
+    Compiling makes many small objects that live a moment: with Python's own figures a third of the time of a large
+    graph went into looking for garbage among them.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
+    return app
 
 
 if __name__ == "__main__":

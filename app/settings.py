@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     run_threads: int = Field(0, ge=0)
     """Threads over which large elementwise work of one run is spread; 0 takes one for each core."""
 
+    workers: int = Field(1, ge=0)
+    """Processes that serve, each with its own caches and threads; 0 is one per core. Above 1 the store is SQLite's."""
+
     threads: int = Field(4, gt=0)
     """Threads for requests that are too large for the event loop."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -161,3 +164,19 @@ def test_many_at_once_get_their_own_answers(client: httpx.Client) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(one, range(40)))
+
+
+def test_several_processes_serve_as_one(tmp_path: Path) -> None:
+    """A graph that one of them registered is known to all of them."""
+    with serving(tmp_path / "log", GRADWIRE_WORKERS="2") as (url, _):
+        made = httpx.post(f"{url}/graphs", json={"expression": "y = x**3"})
+        body = {"graph_id": made.json()["id"], "inputs": {"x": 2}}
+        answers = [httpx.post(f"{url}/grad", json=body, headers={"Connection": "close"}) for _ in range(8)]
+        assert [each.json()["gradients"]["x"]["data"] for each in answers] == [12.0] * 8
+
+
+def test_several_processes_need_a_store_that_they_share() -> None:
+    environment = os.environ | {"GRADWIRE_WORKERS": "2", "GRADWIRE_STORE": "memory"}
+    done = subprocess.run([sys.executable, "-m", "app"], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "GRADWIRE_STORE=sqlite" in done.stderr
