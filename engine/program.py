@@ -405,12 +405,28 @@ def _read_statement(node: Any, functions: Container[str]) -> Statement:
         raise InvalidGraph("expected an object of attributes", pointer="/attrs")
     if not isinstance(no_grad, bool):
         raise InvalidGraph("expected true or false", pointer="/no_grad")
-    arguments = tuple(_read_argument(each, at) for at, each in enumerate(inputs))
+    arguments = tuple(_read_argument(op, each, at) for at, each in enumerate(inputs))
     attrs = {"function": op_name} | attrs if op_name in functions else attrs
+    arguments, attrs = _with_named_operands(op, arguments, attrs)
     op.read_attrs(attrs)
     statement = Statement(name, op, arguments, attrs, no_grad)
     check_functions(statement, functions)
     return statement
+
+
+def _with_named_operands(
+    op: Op, arguments: tuple[Argument, ...], attrs: Mapping[str, Any]
+) -> tuple[tuple[Argument, ...], dict[str, Any]]:
+    """Operands that came by name, among the attributes, put into their places; those between are left out."""
+    names = [] if op.is_variadic else [operand.name for operand in op.operands]
+    named = {names.index(name): value for name, value in attrs.items() if name in names and name not in op.attrs}
+    placed: list[Argument] = list(arguments)
+    for at in range(len(arguments), max(named, default=-1) + 1):
+        placed.append(_read_argument(op, named.get(at), at, pointer_to("attrs", names[at])))
+    twice = next((names[at] for at in named if at < len(arguments)), None)
+    if twice is not None:
+        raise InvalidGraph(f"{op.name} got its operand {twice} twice", pointer=pointer_to("attrs", twice))
+    return tuple(placed), {name: value for name, value in attrs.items() if name in op.attrs or name not in names}
 
 
 def _read_op(name: str, functions: Container[str]) -> Op:
@@ -431,7 +447,11 @@ def check_functions(statement: Statement, functions: Container[str]) -> None:
             )
 
 
-def _read_argument(value: Any, at: int) -> Argument:
+def _read_argument(op: Op, value: Any, at: int, pointer: str = "") -> Argument:
+    """An operand; null leaves one out that may be. `pointer` is where it was given, if not among the inputs."""
+    pointer = pointer or f"/inputs/{at}"
+    if value is None:
+        return _left_out(op, at, pointer)
     if isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
@@ -440,12 +460,21 @@ def _read_argument(value: Any, at: int) -> Argument:
         ref = read_ref(value)
         if ID.match(ref.name) and ref.result != "":
             return ref
-        raise InvalidGraph(f"{value[:80]!r} is not the name of a node or input", pointer=f"/inputs/{at}")
+        raise InvalidGraph(f"{value[:80]!r} is not the name of a node or input", pointer=pointer)
     try:
         return read_tensor(value)
     except EngineError as error:
-        error.pointer = f"/inputs/{at}{error.pointer or ''}"
+        error.pointer = f"{pointer}{error.pointer or ''}"
         raise
+
+
+def _left_out(op: Op, at: int, pointer: str) -> float:
+    """What stands for an operand that is left out. Raises InvalidGraph where it may not be."""
+    operand = op.operands[at] if at < len(op.operands) and not op.is_variadic else None
+    if operand is None or operand.default is None:
+        name = "" if operand is None else f" {operand.name}"
+        raise InvalidGraph(f"{op.name} needs its operand{name}: null leaves out optional ones only", pointer=pointer)
+    return operand.default
 
 
 def _refuse_duplicates(statements: Sequence[Statement]) -> None:

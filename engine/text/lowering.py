@@ -463,7 +463,7 @@ class _Lowering:
             self._check_keyword(op, token, names, bound)
             bound[token.text] = _parts(tree) if token.text == variadic else [tree]
         for operand in op.operands:
-            if operand.name not in bound and operand.default is not None:
+            if operand.default is not None and _is_left_out(bound.get(operand.name)):
                 bound[operand.name] = [Literal(operand.default, call.at)]
         missing = [each.name for each in op.operands if not bound.get(each.name) and not each.may_lack]
         if missing:
@@ -486,6 +486,11 @@ class _Lowering:
             raise self.source.located(UnknownAttribute(detail), token.at)
         if token.text in given:
             raise self._error(f"{op.name} got {token.text} twice", token.at)
+
+
+def _is_left_out(trees: Sequence[Tree] | None) -> bool:
+    """Whether an operand is not there, or null."""
+    return trees is None or (len(trees) == 1 and isinstance(trees[0], Literal) and trees[0].value is None)
 
 
 def _usage(names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from engine.calls import Question, compile_question
 from engine.errors import GraphCycle
+from engine.errors import InvalidGraph
 from engine.limits import Limits
 from engine.program import Program, read_graph
 from engine.tensors import read_tensor
@@ -121,3 +122,48 @@ def test_a_circle_within_a_function_is_pointed_at_there() -> None:
     with pytest.raises(GraphCycle) as caught:
         calling({"id": "s", "op": "sin", "inputs": ["t"]}, {"id": "t", "op": "sin", "inputs": ["s"]})
     assert caught.value.pointer == "/functions/f/nodes/0/inputs"
+
+
+LEFT_OUT: list[tuple[str, dict[str, Any]]] = [
+    (
+        "layer_norm(x, [3], bias=b)",
+        {"op": "layer_norm", "inputs": ["x", None, "b"], "attrs": {"normalized_shape": [3]}},
+    ),
+    (
+        "layer_norm(x, [3], null, b)",
+        {"op": "layer_norm", "inputs": ["x"], "attrs": {"normalized_shape": 3, "bias": "b"}},
+    ),
+    ("clip(x, null, 0.5)", {"op": "clip", "inputs": ["x"], "attrs": {"max": 0.5}}),
+    ("clip(x, max=[0.5, 1, 2])", {"op": "clip", "inputs": ["x", None, {"data": [0.5, 1, 2]}]}),
+    ("diff(x, append=x)", {"op": "diff", "inputs": ["x"], "attrs": {"append": "x"}}),
+    ("lerp(x, b, weight=0.25)", {"op": "lerp", "inputs": [], "attrs": {"x2": "b", "weight": 0.25, "x1": "x"}}),
+]
+"""The same call in both forms, with an operand that is left out or named."""
+
+
+@pytest.mark.parametrize(("text", "node"), LEFT_OUT, ids=[text for text, _ in LEFT_OUT])
+def test_an_operand_can_be_left_out_or_named_in_both_forms(text: str, node: dict[str, Any]) -> None:
+    inputs = {"x": [[0.1, 0.7, 2.5]], "b": [1, 2, 3]}
+    expected = asked("grad", text, inputs, ones=True)["gradients"]
+    program = read_graph({"nodes": [{"id": "y", **node}]}, Limits())
+    tensors = {name: read_tensor(value) for name, value in inputs.items()}
+    compiled = compile_question(Question("grad", program, tensors, ones=True), Limits())
+    found = compiled.run(compiled.bind())["gradients"]
+    for name, gradient in expected.items():
+        np.testing.assert_array_equal(found[name], gradient)
+
+
+@pytest.mark.parametrize(
+    ("node", "detail", "pointer"),
+    [
+        ({"op": "add", "inputs": ["x", None]}, "add needs its operand x2", "/nodes/0/inputs/1"),
+        ({"op": "add", "inputs": [], "attrs": {"x2": "x"}}, "add needs its operand x1", "/nodes/0/attrs/x1"),
+        ({"op": "clip", "inputs": ["x", 0], "attrs": {"min": 1}}, "its operand min twice", "/nodes/0/attrs/min"),
+        ({"op": "stack", "inputs": ["x", None]}, "stack needs its operand", "/nodes/0/inputs/1"),
+        ({"op": "clip", "inputs": ["x"], "attrs": {"min": "not a name"}}, "is not the name", "/nodes/0/attrs/min"),
+    ],
+)
+def test_an_operand_that_is_not_there_is_pointed_at(node: dict[str, Any], detail: str, pointer: str) -> None:
+    with pytest.raises(InvalidGraph, match=detail) as caught:
+        read_graph({"nodes": [{"id": "y", **node}]}, Limits())
+    assert caught.value.pointer == pointer
