@@ -430,6 +430,8 @@ class Op:
     """The attribute whose function names the results."""
     steers: bool = False
     """The kernel runs graphs of its own: it takes `run(plan, arrays)`, which keeps deadline and policies."""
+    casts: str = ""
+    """The attribute that names the dtype to compute in: operands are cast to it first, and a node has None there."""
     scalar: str | Callable[[Node], str] = ""
     """The kernel over Python floats, a Python expression of the operands {0}, {1}, …; or what writes it of a node.
 
@@ -511,6 +513,9 @@ class Op:
         operands = [*operands, *self._defaults(len(operands))]
         nodes = [each if isinstance(each, Node) else graph.number(each) for each in operands]
         kept = self.read_attrs(attrs)
+        if self.casts and kept[self.casts] is not None:
+            nodes = [self._cast_first(node, kept[self.casts]) for node in nodes]
+            kept[self.casts] = None
         nodes, weak = self._promoted(nodes)
         if self.close is not None:
             closed, kept = self.close(graph, nodes, kept)
@@ -553,6 +558,14 @@ class Op:
     def operand(self, at: int) -> Operand:
         """The declaration that operand number `at` falls under."""
         return self.operands[min(at, len(self.operands) - 1)]
+
+    def _cast_first(self, node: Node, dtype: str) -> Node:
+        """An operand in the dtype that an attribute asks for. Raises DtypeMismatch where it would lose its half."""
+        if node.dtype.kind == "c" and DTYPES[dtype].kind != "c":
+            raise DtypeMismatch(
+                f"{self.name} of {node.dtype.name} is not computed in {dtype}: it has no imaginary part"
+            )
+        return ops.astype(node, dtype=dtype)
 
     def _defaults(self, count: int) -> list[float]:
         """What stands for the operands that are left out. Raises InvalidGraph where there are too few or too many."""

@@ -66,9 +66,9 @@ def int64(*dtypes: Dtype, **attrs: Any) -> Dtype:
     return INT64
 
 
-def part_dtype(dtype: Dtype, *others: Dtype, **attrs: Any) -> Dtype:
+def part_dtype(x: Dtype, *others: Dtype, **attrs: Any) -> Dtype:
     """The real dtype of a magnitude, an angle, or a part of a complex number."""
-    return to_real(dtype)
+    return to_real(x)
 
 
 def named_dtype(*dtypes: Dtype, dtype: str, **attrs: Any) -> Dtype:
@@ -255,14 +255,19 @@ def rounding(
     name: str, doc: str, kernel: Callable[..., Any], at: tuple[float, float] = (-2.0, 2.0), **record: Any
 ) -> Op:
     """One operand, element by element, constant between its jumps."""
-    defaults: dict[str, Any] = {"operands": X, "family": "rounding", "samples": POINTWISE, "pointwise": True}
+    defaults: dict[str, Any] = {
+        "operands": X,
+        "family": "rounding",
+        "samples": POINTWISE,
+        "shape": same_shape,
+        "pointwise": True,
+    }
     return define(
         name,
         doc,
         kernel=kernel,
         derivative=Flat(),
         batch=batch_aligned,
-        shape=same_shape,
         domain=(at,),
         **defaults | record,
     )
@@ -277,6 +282,13 @@ def over(x: Node, length: Node) -> Node:
 # Over axes
 
 AXIS = kinds.axes()
+COMPUTED_IN = kinds.optional(
+    kinds.choice(
+        "The floating or complex dtype to compute in, to which x is cast first.",
+        ("float32", "float64", "complex64", "complex128"),
+        None,
+    )
+)
 KEEPDIMS = kinds.boolean("Whether reduced axes stay, with size one.", False)
 FOLDED = (
     Sample(((3,),)),
@@ -306,8 +318,9 @@ def reduced_shape(shape: Shape, *, axis: tuple[int, ...], keepdims: bool = False
 def reduction(
     name: str, doc: str, kernel: Callable[..., Any] | None, derivative: Derivative | None, **record: Any
 ) -> Op:
-    """One operand and the attributes `axis` and `keepdims`, with what more is in `record["attrs"]` between them."""
-    between = record.pop("attrs", {})
+    """One operand and the attributes `axis` and `keepdims`, with those of `record["attrs"]` between them, and those of
+    `record["last"]` after them."""
+    between, last = record.pop("attrs", {}), record.pop("last", {})
     defaults: dict[str, Any] = {
         "operands": X,
         "family": "reduction",
@@ -319,7 +332,7 @@ def reduction(
     return define(
         name,
         doc,
-        attrs={"axis": AXIS, **between, "keepdims": KEEPDIMS},
+        attrs={"axis": AXIS, **between, "keepdims": KEEPDIMS, **last},
         kernel=kernel,
         derivative=derivative,
         canonical=settle_axes,

@@ -18,6 +18,7 @@ from engine.derivative import Custom, Slope, times
 from engine.errors import InvalidGraph, ShapeMismatch
 from engine.families import (
     ANY,
+    COMPUTED_IN,
     POINTWISE,
     REAL,
     X,
@@ -407,14 +408,14 @@ def _below_largest(x: Any, axis: tuple[int, ...]) -> Any:
     return np.asarray(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
 
 
-def _softmax(x: Any, *, axis: tuple[int, ...]) -> Any:
+def _softmax(x: Any, *, axis: tuple[int, ...], **cast: None) -> Any:
     out = _below_largest(x, axis)
     np.exp(out, out=out)
     out /= np.sum(out, axis=axis, keepdims=True)
     return out
 
 
-def _log_softmax(x: Any, *, axis: tuple[int, ...]) -> Any:
+def _log_softmax(x: Any, *, axis: tuple[int, ...], **cast: None) -> Any:
     out = _below_largest(x, axis)
     out -= np.log(np.sum(np.exp(out), axis=axis, keepdims=True))
     return out
@@ -444,7 +445,11 @@ def _log_softmax_reverse(node: Node, g: Node) -> Node:
 
 SOFT: Attrs = {
     "operands": X,
-    "attrs": {"axis": kinds.axes("The axis, or axes, over which exponentials are summed.", -1)},
+    "attrs": {
+        "axis": kinds.axes("The axis, or axes, over which exponentials are summed.", -1),
+        "dtype": COMPUTED_IN,
+    },
+    "casts": "dtype",
     "shape": same_shape,
     "canonical": settle_axes,
     "inexact": True,
@@ -459,6 +464,7 @@ SOFT: Attrs = {
         Sample(((0, 3),), {"axis": 0}),
         Sample(([1000.0, 999.0, 998.5],)),
         Sample(([1, 2, 4],)),
+        Sample(([1, 2, 4],), {"dtype": "float32"}),
     ),
     "refusals": (Refusal(((2, 3),), {"axis": 2}, "shape_mismatch"), Refusal(((),), {"axis": 1}, "shape_mismatch")),
 }
@@ -485,8 +491,8 @@ log_softmax = define(
 softmin = composite(
     "softmin",
     "softmax of -x.",
-    lambda x, *, axis: ops.softmax(opposite(x), axis=axis),
+    lambda x, *, axis, **cast: ops.softmax(opposite(x), axis=axis),
     torch="softmax",
-    **{name: SOFT[name] for name in ("operands", "attrs", "inexact", "family", "samples", "refusals")},
+    **{name: SOFT[name] for name in ("operands", "attrs", "casts", "inexact", "family", "samples", "refusals")},
     example="softmin(x, axis=-1)",
 )

@@ -428,16 +428,16 @@ def _symmetric_part(x: Any) -> Any:
     return (x + np.conjugate(np.swapaxes(x, -1, -2))) * 0.5
 
 
-def _eigh(x: Any) -> Any:
+def _eigh(x: Any, **triangle: str) -> Any:
     return np.linalg.eigh(_symmetric_part(x))
 
 
-def _eigh_shape(x: Shape) -> tuple[Shape, Shape]:
+def _eigh_shape(x: Shape, **triangle: str) -> tuple[Shape, Shape]:
     order_of("eigh", x)
     return x[:-1], x
 
 
-def _eigvalsh_shape(x: Shape) -> Shape:
+def _eigvalsh_shape(x: Shape, **triangle: str) -> Shape:
     order_of("eigvalsh", x)
     return x[:-1]
 
@@ -459,22 +459,36 @@ def _eigh_reverse(node: Node, g: tuple[Node | None, Node | None]) -> Node | None
     return left and _symmetric(left @ _adjoint(vectors))
 
 
+def _without_triangle(given: Attrs, *shapes: Shape) -> Attrs:
+    """Nothing depends on UPLO: of a symmetric matrix both triangles say the same, and here their mean is read."""
+    return given | {"UPLO": "L"}
+
+
+UPLO = {
+    "UPLO": attrs.choice(
+        "Which triangle others read; here it changes nothing, since the mean of both is read.", ("L", "U"), "L"
+    )
+}
+READ_EITHER_WAY = (*SYMMETRICS, Sample(([[2.0, 0.5], [0.5, 1.0]],), {"UPLO": "U"}))
+
 eigh = factorisation(
     "eigh",
     "Eigenvalues of a symmetric matrix, ascending, and its eigenvectors as columns.",
     of_finite(_eigh),
     cost=9,
     results=("eigenvalues", "eigenvectors"),
-    returns=lambda x: (part_dtype(x), x),
+    returns=lambda x, **triangle: (part_dtype(x), x),
     shape=_eigh_shape,
     derivative=Custom(_eigh_forward, _eigh_reverse),
     torch="linalg_eigh",
-    samples=SYMMETRICS,
+    attrs=UPLO,
+    canonical=_without_triangle,
+    samples=READ_EITHER_WAY,
     refusals=NO_SQUARES,
 )
 
 
-def _eigvalsh(x: Any) -> Any:
+def _eigvalsh(x: Any, **triangle: str) -> Any:
     return np.linalg.eigvalsh(_symmetric_part(x))
 
 
@@ -497,7 +511,9 @@ eigvalsh = factorisation(
     returns=part_dtype,
     derivative=Custom(_eigvalsh_forward, _eigvalsh_reverse),
     torch="linalg_eigh",
-    samples=SYMMETRICS,
+    attrs=UPLO,
+    canonical=_without_triangle,
+    samples=READ_EITHER_WAY,
     refusals=NO_SQUARES,
 )
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine import attrs
-from engine.core import Node, Refusal, Sample, ops
+from engine.core import Attrs, Node, Refusal, Sample, ops
 from engine.derivative import Custom
 from engine.errors import ShapeMismatch
 from engine.families import ANY, ANYS, composite, span
@@ -26,25 +26,41 @@ RTOL = attrs.real(
     "The part of the largest singular value up to which one counts as zero; by default rounding times rows or columns.",
     None,
 )
+ATOL = attrs.real(
+    "Up to which size, too, a singular value counts as zero; where it is given, rtol is 0 by default.", None
+)
+HERMITIAN = attrs.boolean("Whether x is known to be Hermitian; nothing depends on it here.", False)
+TOLERANCES = {"rtol": RTOL, "atol": ATOL, "hermitian": HERMITIAN}
 DEFICIENT = [[1.0, 2.0, 0.5], [2.0, 4.0, 1.0]]
 """Of rank 1."""
 
 
-def _tolerance(x: Any, rtol: float | None, shape: Shape) -> float:
-    """By default the Array API's: the larger side times the spacing of numbers at 1."""
-    return max(shape[-2:]) * float(np.finfo(x.dtype).eps) if rtol is None else rtol
+def _tolerance(x: Any, rtol: float | None, atol: float | None, shape: Shape) -> float:
+    """By default the Array API's: the larger side times the spacing of numbers at 1; beside an absolute one, 0."""
+    if rtol is not None:
+        return rtol
+    return max(shape[-2:]) * float(np.finfo(x.dtype).eps) if atol is None else 0.0
+
+
+def _whatever_it_is(given: Attrs, *shapes: Shape) -> Attrs:
+    """Nothing depends on `hermitian`, which is for systems that would then read one triangle alone."""
+    return given | {"hermitian": False}
 
 
 # The pseudo-inverse: Golub and Pereyra, SIAM J. Numer. Anal. 10, 1973, equation 4.12.
 
 
-def _pinv_shape(x: Shape, *, rtol: float | None) -> Shape:
+def _pinv_shape(x: Shape, **tolerances: float | None) -> Shape:
     stack, rows, columns = matrix_of("pinv", x)
     return (*stack, columns, rows)
 
 
-def _pinv(x: Array, *, rtol: float | None) -> Array:
-    return np.linalg.pinv(x, rtol=_tolerance(x, rtol, x.shape))
+def _pinv(x: Array, *, rtol: float | None, atol: float | None, hermitian: bool) -> Array:
+    part = _tolerance(x, rtol, atol, x.shape)
+    if not atol or not x.size:
+        return np.linalg.pinv(x, rtol=part)
+    largest = np.linalg.norm(x, 2, axis=(-2, -1))
+    return np.linalg.pinv(x, rtol=np.maximum(part, np.divide(atol, largest)))
 
 
 def _leaves_rows(x: Node, p: Node, y: Node) -> Node:
@@ -82,7 +98,8 @@ pinv = factorisation(
     "Pseudo-inverse (Moore and Penrose); its derivative is that at constant rank.",
     of_finite(_pinv),
     cost=24,
-    attrs={"rtol": RTOL},
+    attrs=TOLERANCES,
+    canonical=_whatever_it_is,
     shape=_pinv_shape,
     # The rule is its own adjoint, but for the adjoints of what goes in and comes out.
     derivative=Custom(_pinv_forward, lambda node, g: ops.adjoint(_pinv_forward(node, ops.adjoint(g)))),
@@ -97,15 +114,18 @@ pinv = factorisation(
         Sample(((1, 3),)),
         Sample(((3, 0),)),
         Sample(((0, 3, 2),)),
+        Sample(([[2.0, 0.5], [0.5, 1.0]],), {"atol": 0.25, "hermitian": True}),
+        Sample(((0, 3, 2),), {"atol": 0.25}),
     ),
     refusals=(*NO_MATRICES, Refusal(((2, 2),), {"rtol": "small"}, "invalid_graph")),
 )
 
 
-def _rank(x: Node, *, rtol: float | None) -> Node:
+def _rank(x: Node, *, rtol: float | None, atol: float | None, hermitian: bool) -> Node:
     matrix_of("matrix_rank", x.shape)
     values = ops.svdvals(x)
-    limit = _tolerance(values, rtol, x.shape) * span(values, values.rank - 1, 0, 1)
+    limit = _tolerance(values, rtol, atol, x.shape) * span(values, values.rank - 1, 0, 1)
+    limit = ops.maximum(limit, atol) if atol else limit
     return ops.sum(ops.astype(values > limit, dtype="int64"), axis=-1)
 
 
@@ -114,12 +134,15 @@ matrix_rank = composite(
     "How many singular values count as more than zero.",
     _rank,
     operands=ANY,
-    attrs={"rtol": RTOL},
+    attrs=TOLERANCES,
+    canonical=_whatever_it_is,
     guard=small_enough,
     family="linear algebra",
     samples=(
         Sample((TALL,)),
         Sample((DEFICIENT,)),
+        Sample((TALL,), {"atol": 1.5}),
+        Sample(([[2.0, 0.5], [0.5, 1.0]],), {"hermitian": True}),
         Sample(([WIDE, DEFICIENT],), {"rtol": 0.01}),
         Sample(((3, 0),)),
         Sample(((0, 3, 2),)),

@@ -20,6 +20,7 @@ from engine.derivative import Flat, Linear, by_slope, filled
 from engine.errors import DtypeMismatch
 from engine.families import (
     ANY,
+    COMPUTED_IN,
     EMPTY,
     FOLDED,
     KEEPDIMS,
@@ -80,12 +81,12 @@ sum = reduction(
 )
 
 
-def mean_of(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+def mean_of(x: Any, *, axis: tuple[int, ...], keepdims: bool, **cast: None) -> Any:
     # Not np.mean, which warns of an empty axis past np.errstate.
     return np.divide(np.sum(x, axis=axis, keepdims=keepdims), count_along(x.shape, axis))
 
 
-def _mean_adjoint(g: Node, x: Node, *, axis: tuple[int, ...], keepdims: bool) -> Node:
+def _mean_adjoint(g: Node, x: Node, *, axis: tuple[int, ...], **attrs: Any) -> Node:
     count = count_along(x.shape, axis) or 1
     return ops.broadcast_to(unfold(g * (1.0 / count), x, axis), shape=x.shape)
 
@@ -97,7 +98,14 @@ mean = reduction(
     Linear(_mean_adjoint),
     operands=ANY,
     inexact=True,
-    samples=(*FOLDED, Sample(((3, 0),), {"axis": 0}), Sample(([1, 2, 4],))),
+    last={"dtype": COMPUTED_IN},
+    casts="dtype",
+    samples=(
+        *FOLDED,
+        Sample(((3, 0),), {"axis": 0}),
+        Sample(([1, 2, 4],)),
+        Sample(([1, 2, 4],), {"dtype": "float32"}),
+    ),
     refusals=WRONG_AXIS,
     example="mean(x, axis=0)",
     fold=Fold(np.add.reduce, np.divide),

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.core import Operand, ops
-from engine.families import ANY, ANYS, MISMATCH, REAL, binary, comparison, predicate, rounding
+from engine import attrs as kinds
+from engine.core import Operand, Refusal, Sample, ops
+from engine.errors import DtypeMismatch, InvalidGraph
+from engine.families import ANY, ANYS, MISMATCH, POINTWISE, REAL, binary, comparison, predicate, rounding
+from engine.types import Dtype, Shape
 
 BOOLEAN = (Operand("x1", "b"), Operand("x2", "b"))
+MOST_DECIMALS = 300
 APART = ((-2.0, -0.5), (0.5, 2.0))
+
+
+def _few_decimals(shape: Shape, *, decimals: int) -> Shape:
+    if abs(decimals) > MOST_DECIMALS:
+        raise InvalidGraph(f"round keeps up to {MOST_DECIMALS} decimals, got {decimals}")
+    return shape
+
+
+def _decimal_dtype(x: Dtype, *, decimals: int) -> Dtype:
+    if decimals and x.kind != "f":
+        raise DtypeMismatch(f"round to {decimals} decimals takes floating x, got {x.name}")
+    return x
+
 
 floor = rounding(
     "floor",
@@ -26,10 +43,21 @@ ceil = rounding(
 )
 round = rounding(
     "round",
-    "The nearest whole number; halves go to the even one.",
-    np.round,
+    "The nearest whole number, or number of so many decimals; halves go to the even one.",
+    lambda x, *, decimals: np.round(x, decimals),
     operands=REAL,
-    scalar="math.copysign(round({0}), {0})",
+    attrs={
+        "decimals": kinds.integer("Digits after the point that stay; of a negative number, so many before it go.", 0)
+    },
+    shape=_few_decimals,
+    returns=_decimal_dtype,
+    samples=(*POINTWISE, Sample(((2, 3),), {"decimals": 1}), Sample(([123.0, 188.0],), {"decimals": -1})),
+    refusals=(
+        Refusal(((3,),), {"decimals": 400}, "invalid_graph"),
+        Refusal(([1, 2],), {"decimals": -1}, "dtype_mismatch"),
+    ),
+    scalar=lambda node: "" if node.attrs["decimals"] else "math.copysign(round({0}), {0})",
+    example="round(x)",
 )
 trunc = rounding(
     "trunc",

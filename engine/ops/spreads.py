@@ -17,6 +17,7 @@ from engine.derivative import by_slope, conj, filled
 from engine.errors import InvalidGraph, ShapeMismatch
 from engine.families import (
     ANY,
+    COMPUTED_IN,
     EMPTY,
     FOLDED,
     KEEPDIMS,
@@ -36,7 +37,7 @@ from engine.limits import Limits
 from engine.ops.extremes import extreme_shape, ties
 from engine.ops.linalg import small_enough
 from engine.ops.reducing import mean_of
-from engine.types import Shape, axis_of, drop_axes, to_real
+from engine.types import Shape, Spec, axis_of, drop_axes, to_real
 
 # Spreads
 
@@ -212,7 +213,7 @@ corrcoef = composite(
 # Norms
 
 
-def _vector_norm(x: Any, *, axis: tuple[int, ...], ord: float, keepdims: bool) -> Any:
+def _vector_norm(x: Any, *, axis: tuple[int, ...], ord: float, keepdims: bool, **cast: None) -> Any:
     sizes = np.abs(x)
     if math.isinf(ord):
         fold = np.max if ord > 0 else np.min
@@ -226,7 +227,7 @@ def _vector_norm(x: Any, *, axis: tuple[int, ...], ord: float, keepdims: bool) -
     return np.power(np.sum(np.power(sizes, ord), axis=axis, keepdims=keepdims), 1.0 / ord)
 
 
-def _norm_shape(shape: Shape, *, axis: tuple[int, ...], ord: float, keepdims: bool) -> Shape:
+def _norm_shape(shape: Shape, *, axis: tuple[int, ...], ord: float, keepdims: bool, **cast: None) -> Shape:
     if math.isnan(ord):
         raise InvalidGraph("the order of a norm must not be NaN; it is 2, 1, Infinity or another number")
     if math.isinf(ord):
@@ -234,7 +235,7 @@ def _norm_shape(shape: Shape, *, axis: tuple[int, ...], ord: float, keepdims: bo
     return reduced_shape(shape, axis=axis, keepdims=keepdims)
 
 
-def _norm_slope(out: Node, x: Node, *, axis: tuple[int, ...], ord: float, keepdims: bool) -> Node:
+def _norm_slope(out: Node, x: Node, *, axis: tuple[int, ...], ord: float, **attrs: Any) -> Node:
     """sign(x)·(|x| / out)^(ord − 1), conjugated, and 0 where x is 0: at the origin, the subgradient of least norm."""
     if ord == 0:
         return filled(x.graph, 0, x.spec)
@@ -258,6 +259,8 @@ vector_norm = reduction(
     _vector_norm,
     by_slope(_norm_slope, reduced_axes),
     attrs={"ord": kinds.real("Order of the norm; it may be infinite.", 2.0)},
+    last={"dtype": COMPUTED_IN},
+    casts="dtype",
     shape=_norm_shape,
     operands=ANY,
     inexact=True,
@@ -270,6 +273,7 @@ vector_norm = reduction(
         *EMPTY,
         *[Sample(((2, 3),), {"axis": 1, "ord": ord}) for ord in (0, 1, 1.5, 3, 4, -2, "Infinity", "-Infinity")],
         Sample(([3, 4],)),
+        Sample(([3, 4],), {"dtype": "float32"}),
     ),
     refusals=(
         *WRONG_AXIS,
@@ -310,13 +314,13 @@ def _matrix_axes(x: Node, axis: tuple[int, ...]) -> tuple[int, int]:
     return rows, columns
 
 
-def _small_enough(limits: Limits, x: Node, *, ord: str | float, axis: tuple[int, ...], keepdims: bool) -> None:
+def _small_enough(limits: Limits, x: Node, *, ord: str | float, axis: tuple[int, ...], **attrs: Any) -> None:
     """Singular values are asked for of small matrices only."""
     if ord in ("nuc", 2, -2):
         small_enough(limits, ops.moveaxis(x, source=_matrix_axes(x, axis), destination=(-2, -1)))
 
 
-def _matrix_norm(x: Node, *, ord: str | float, axis: tuple[int, ...], keepdims: bool) -> Node:
+def _matrix_norm(x: Node, *, ord: str | float, axis: tuple[int, ...], keepdims: bool, **cast: None) -> Node:
     axes = _matrix_axes(x, axis)
     if ord == "fro":
         return ops.vector_norm(x, axis=axes, keepdims=keepdims)
@@ -328,6 +332,8 @@ def _norm_of_last(x: Node, ord: str | float) -> Node:
     if ord == "nuc":
         return ops.sum(ops.svdvals(x), axis=-1)
     assert isinstance(ord, float)
+    if ord > 0 and 0 in x.shape[-2:]:
+        return filled(x.graph, 0, Spec(x.shape[:-2], to_real(x.dtype)))
     values = ops.svdvals(x) if abs(ord) == 2 else ops.sum(ops.abs(x), axis=-2 if abs(ord) == 1 else -1)
     return (ops.max if ord > 0 else ops.min)(values, axis=-1)
 
@@ -341,7 +347,9 @@ matrix_norm = composite(
         "ord": MATRIX_ORDER,
         "axis": kinds.integers("The axes of rows and of columns.", (-2, -1)),
         "keepdims": KEEPDIMS,
+        "dtype": COMPUTED_IN,
     },
+    casts="dtype",
     guard=_small_enough,
     inexact=True,
     torch="linalg_matrix_norm",
@@ -352,6 +360,8 @@ matrix_norm = composite(
         Sample(((2, 3, 4),), {"axis": [2, 0], "ord": 1}),
         *[Sample(((2, 3),), {"ord": ord}) for ord in ("nuc", 1, -1, 2, -2, "Infinity", "-Infinity")],
         Sample(((0, 3),)),
+        Sample(((2, 3, 0),), {"ord": 2}),
+        Sample(([[3, 0], [0, 4]],), {"dtype": "float32"}),
         Sample(([[3, 0], [0, 4]],), {"ord": "nuc"}),
     ),
     refusals=(
@@ -360,7 +370,7 @@ matrix_norm = composite(
         Refusal(((2, 2),), {"axis": 0}, "shape_mismatch"),
         Refusal(((2, 2),), {"ord": 3}, "invalid_graph"),
         Refusal(((2, 2),), {"ord": "frobenius"}, "invalid_graph"),
-        Refusal(((0, 0),), {"ord": 2}, "shape_mismatch"),
+        Refusal(((0, 0),), {"ord": -2}, "shape_mismatch"),
         Refusal(((1, 2, 2049),), {"ord": "nuc", "axis": [2, 0]}, "limit_exceeded"),
     ),
     example="matrix_norm(x, ord='nuc')",
