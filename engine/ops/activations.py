@@ -362,6 +362,7 @@ tanhshrink = composite(
     "tanhshrink",
     "x - tanh(x).",
     lambda x: x - ops.tanh(x),
+    operands=ANY,
     inexact=True,
     torch="sub",
     samples=POINTWISE,

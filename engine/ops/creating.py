@@ -15,7 +15,7 @@ from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, cast, define, ops
 from engine.derivative import Flat, filled
 from engine.errors import DtypeMismatch, InvalidGraph
-from engine.families import ANY, REAL, composite, free, named_dtype
+from engine.families import ANY, composite, free, named_dtype
 from engine.types import DTYPES, Shape, Spec, axis_of, broadcast, to_real
 
 FLOAT = kinds.dtype(default="float64")
@@ -323,7 +323,7 @@ vander = composite(
     "vander",
     "Powers of each element in a row, from N - 1 down to 0, or from 0 up: the Vandermonde matrix.",
     _vander,
-    operands=REAL,
+    operands=(Operand("x", "iufc"),),
     attrs={
         "N": kinds.integer("How many columns; as many as x has elements when absent.", None),
         "increasing": kinds.boolean("Whether powers go up from 0, as those of torch.linalg.vander do.", False),

@@ -18,6 +18,8 @@ from engine.types import broadcast
 REDUCTION = kinds.choice("What is made of the losses of all elements.", ("none", "mean", "sum"), "mean")
 INPUT_TARGET = (Operand("input"), Operand("target"))
 WEIGHT = Operand("weight", default=1)
+APART = Operand("weight", promotes=False, default=1)
+"""Real, whatever the others are."""
 LOSSES = (
     Sample(((3,), (3,))),
     Sample(((2, 3), (2, 3)), {"reduction": "sum"}),
@@ -82,7 +84,7 @@ l1_loss = _own_reduction(
     "l1_loss",
     "abs(input - target), averaged.",
     lambda x, y, weight, *, reduction: _weighted_mean(ops.abs(x - y), weight, reduction),
-    operands=(*INPUT_TARGET, WEIGHT),
+    operands=(Operand("input", "biufc"), Operand("target", "biufc"), APART),
     torch="mean",
     samples=(*LOSSES, *WEIGHTED),
 )
@@ -352,7 +354,7 @@ triplet_margin_loss = _loss(
     "What a negative example lacks of being farther than the positive one, by a margin; averaged "
     "(Balntas et al. 2016).",
     _triplet,
-    operands=(Operand("anchor"), Operand("positive"), Operand("negative")),
+    operands=(Operand("anchor", "biufc"), Operand("positive", "biufc"), Operand("negative", "biufc")),
     attrs={
         "margin": MARGIN,
         "p": kinds.real("Order of the norm.", 2.0),

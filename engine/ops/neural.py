@@ -39,7 +39,7 @@ linear = composite(
     "linear",
     "x times the transpose of the weight, over the last axis, plus bias.",
     _linear,
-    operands=(Operand("x", "iuf"), Operand("weight", "iuf"), Operand("bias", "iuf", default=0)),
+    operands=(Operand("x", "iufc"), Operand("weight", "iufc"), Operand("bias", "iufc", default=0)),
     family="neural",
     torch="addmm",
     samples=(

@@ -15,7 +15,7 @@ import numpy as np
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, ops
 from engine.errors import InvalidGraph, ShapeMismatch
-from engine.families import composite, is_number
+from engine.families import ANY, ANYS, composite, is_number
 from engine.ops.convolving import per_axis
 from engine.types import Shape, broadcast
 
@@ -119,7 +119,7 @@ rms_norm = composite(
     "rms_norm",
     "Mean square 1 over the last axes, times weight (Zhang and Sennrich 2019).",
     _rms_norm,
-    operands=(Operand("x"), WEIGHT),
+    operands=(*ANY, Operand("weight", "biufc", default=1)),
     attrs={
         "normalized_shape": NORMALIZED_SHAPE,
         "eps": kinds.real("What is added to the mean square; the spacing of numbers at 1 when absent.", None),
@@ -304,6 +304,7 @@ normalize = composite(
     "normalize",
     "x over its norm along an axis, or over eps where the norm is less.",
     _normalize,
+    operands=ANY,
     attrs={
         "p": kinds.real("Order of the norm.", 2.0),
         "axis": kinds.axes("The axis or axes of the norm.", 1),
@@ -361,7 +362,7 @@ pairwise_distance = composite(
     "pairwise_distance",
     "The norm of x1 - x2 + eps along the last axis.",
     lambda a, b, *, p, eps, keepdims: ops.vector_norm(a - b + eps, ord=p, axis=-1, keepdims=keepdims),
-    operands=X1X2,
+    operands=ANYS,
     attrs={
         "p": kinds.real("Order of the norm.", 2.0),
         "eps": kinds.real("What is added to differences.", 1e-6),

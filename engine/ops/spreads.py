@@ -195,14 +195,22 @@ def _corrcoef(x: Node) -> Node:
     products = ops.cov(x)
     if products.rank == 0:
         return products / products
-    spreads = ops.sqrt(ops.diagonal(products))
-    return ops.clip(products / ops.expand_dims(spreads, axis=1) / ops.expand_dims(spreads, axis=0), -1.0, 1.0)
+    spreads = ops.sqrt(ops.real(ops.diagonal(products)))
+    return _within_one(products / ops.expand_dims(spreads, axis=1) / ops.expand_dims(spreads, axis=0))
+
+
+def _within_one(x: Node) -> Node:
+    """Rounding may have taken it beyond; parts of complex numbers are clipped one by one, as numpy.corrcoef does."""
+    if x.dtype.kind != "c":
+        return ops.clip(x, -1.0, 1.0)
+    return ops.complex(*(ops.clip(part, -1.0, 1.0) for part in (ops.real(x), ops.imag(x))))
 
 
 corrcoef = composite(
     "corrcoef",
     "Correlations of variables, which are rows, over observations, which are columns.",
     _corrcoef,
+    operands=ANY,
     inexact=True,
     family="reduction",
     samples=(Sample(((2, 4),)), Sample(((3, 5),)), Sample(((4,),)), Sample(([[1, 2, 4], [2, 0, 1]],))),
