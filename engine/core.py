@@ -433,7 +433,8 @@ class Op:
     casts: str = ""
     """The attribute that names the dtype to compute in: operands are cast to it first, and a node has None there."""
     scalar: str | Callable[[Node], str] = ""
-    """The kernel over Python floats, a Python expression of the operands {0}, {1}, …; or what writes it of a node.
+    """The kernel over Python floats, a Python expression of the operands {0}, {1}, …; or what writes it of a node, or
+    nothing where that has none.
 
     It gives what NumPy gives, or raises ArithmeticError or ValueError; then the kernel is asked (engine.floats).
     """

@@ -39,8 +39,11 @@ def form_of(node: Node) -> Form | None:
         return None
     if not (_is_scalar(node) and all(map(_is_scalar, node.inputs)) and _is_plain(node)):
         return None
-    if op.scalar:
-        return Form(op.scalar if isinstance(op.scalar, str) else op.scalar(node))
+    text = op.scalar if isinstance(op.scalar, str) else op.scalar(node)
+    if text:
+        return Form(text)
+    if kernel is None:
+        return None
     places = ", ".join(f"{{{at}}}" for at in range(len(node.inputs)))
     return Form(f"{{kernel}}({places}).item()", kernel)
 
