@@ -92,16 +92,24 @@ class Function:
     body: Program
 
     @cached_property
+    def _statements(self) -> tuple[Statement, ...]:
+        """In an order that tells nothing of how they were posted; or as posted, where some wait for each other."""
+        try:
+            return self.body.ordered
+        except GraphCycle:
+            return self.body.statements
+
+    @cached_property
     def free(self) -> tuple[Ref, ...]:
         """What it takes from around it, but for what the functions take that it calls."""
         bound = {*self.parameters, *self.body.by_id}
-        refs = [ref for each in self.body.ordered for ref in _refs(each)] + [ref for _, ref in self.body.outputs]
+        refs = [ref for each in self._statements for ref in _refs(each)] + [ref for _, ref in self.body.outputs]
         return tuple(ref for ref in dict.fromkeys(refs) if ref.name not in bound)
 
     @cached_property
     def calls(self) -> tuple[str, ...]:
         """The functions that its statements name."""
-        return tuple(dict.fromkeys(name for each in self.body.ordered for name in each.functions))
+        return tuple(dict.fromkeys(name for each in self._statements for name in each.functions))
 
 
 @dataclass(frozen=True)
