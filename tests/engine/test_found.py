@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from engine.calls import Question, compile_question
-from engine.errors import GraphCycle
-from engine.errors import InvalidGraph
+from engine.errors import GraphCycle, InvalidGraph
 from engine.limits import Limits
 from engine.program import Program, read_graph
 from engine.tensors import read_tensor
