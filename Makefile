@@ -21,8 +21,8 @@ help:  ## List what can be made
 serve: .venv/.serve  ## Run the service (settings: GRADWIRE_* in the environment)
 	$(PY) -m app
 
-test: .venv/.dev  ## Run the tests; ARGS="-n auto -k taylor" goes to pytest
-	$(PY) -m pytest $(ARGS)
+test: .venv/.dev  ## Run the tests; ARGS="-k taylor" goes to pytest
+	$(PY) -m pytest -n auto $(ARGS)
 
 lint: .venv/.dev  ## Check style, format, types and import layers
 	$(PY) -m ruff check
