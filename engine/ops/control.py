@@ -413,19 +413,27 @@ def _carries_before(node: Node) -> Sequence[Node]:
     return _emit_scan(node.graph, leaves, _parts(node, node.inputs), saying, attrs["length"], attrs["reverse"])[carry:]
 
 
+def _carried_series(
+    body: Body, moving: _Parts, order: int
+) -> tuple[dict[Node, list[Node]], list[list[Node | None]], list[bool]]:
+    """Leaves for the series of what moves, the series of the outputs, and which carries move: those that do at the
+    start, and those that they reach in some step."""
+    moves = list(moving.carries)
+    while True:
+        along = _series_leaves(body, [*moving.consts, *moves, *moving.rows], order)
+        series = series_along(along, body.outputs, order)
+        later = [was or _any(each) for was, each in zip(moves, series, strict=False)]
+        if later == moves:
+            return along, series, moves
+        moves = later
+
+
 def _scan_taylor(node: Node, coefficients: Sequence[Sequence[Node | None]], order: int) -> tuple[Node | None, ...]:
     """Coefficient `order` of the results: a scan of the body's series, whose carries are whole series."""
     body, graph, carry = node.attrs["body_fn"], node.graph, node.attrs["carry"]
     leaves, given, operands = _parts(node, body.inputs), _parts(node, coefficients), _parts(node, node.inputs)
-    moves = [_any(each) for each in given.carries]
-    while True:
-        moving = [*map(_any, given.consts), *moves, *map(_any, given.rows)]
-        along = _series_leaves(body, moving, order)
-        series = series_along(along, body.outputs, order)
-        later = [was or _any(each) for was, each in zip(moves, series, strict=False)]
-        if later == moves:
-            break
-        moves = later
+    moving = _Parts([*map(_any, given.consts)], [*map(_any, given.carries)], [*map(_any, given.rows)])
+    along, series, moves = _carried_series(body, moving, order)
 
     def joined(own: Sequence[Any], of: Sequence[Node], known: Mapping[Node, Sequence[Any]]) -> list[Any]:
         return [*own, *(each for x in of if x in known for each in known[x])]
@@ -781,14 +789,8 @@ def _emit_while(
 def _while_taylor(node: Node, coefficients: Sequence[Sequence[Node | None]], order: int) -> tuple[Node | None, ...]:
     """A loop whose carries are series, for as many steps as the values take."""
     body, graph, consts = node.attrs["body_fn"], node.graph, node.attrs["consts"]
-    carries, moves = body.inputs[consts:], [_any(each) for each in coefficients[consts:]]
-    while True:
-        along = _series_leaves(body, [*map(_any, coefficients[:consts]), *moves], order)
-        series = series_along(along, body.outputs, order)
-        later = [was or _any(each) for was, each in zip(moves, series, strict=True)]
-        if later == moves:
-            break
-        moves = later
+    carries, given = body.inputs[consts:], [*map(_any, coefficients)]
+    along, series, moves = _carried_series(body, _Parts(given[:consts], given[consts:], []), order)
     moved = [at for at, moves_it in enumerate(moves) if moves_it]
     values = {x: each for x, each in zip(body.inputs, coefficients, strict=True) if x in along}
     fixed = [x for x in body.inputs[:consts] if x in along]
