@@ -23,8 +23,9 @@ from engine.plan import NOWHERE, WARM, Blocks, Calls, Floats, Piece, Plan, Step,
 from engine.source import translate
 from engine.types import Array, is_inexact
 
-OFF_THE_ROAD = (ArithmeticError, ValueError)
-"""What Python raises where IEEE 754 has an infinity or a NaN, and where it knows no better."""
+OFF_THE_ROAD = (ArithmeticError, ValueError, MemoryError, EngineError)
+"""What forms over floats raise where IEEE 754 has an infinity or a NaN; and what kernels raise, whose step is not known
+where a whole plan is one function."""
 
 Watch: TypeAlias = "Callable[[Node, Sequence[Any], Any], None]"
 """Is shown every node as it is computed, with the values of its operands and its own."""
@@ -98,6 +99,12 @@ class _Run:
         return [np.asarray(values[place]) for place in plan.results]
 
     def _piece(self, piece: Piece, values: list[Any]) -> None:
+        try:
+            self._go(piece, values)
+        except MemoryError as error:
+            _blame(error, piece.steps[0])
+
+    def _go(self, piece: Piece, values: list[Any]) -> None:
         if self.watch is not None:
             self._show(piece, values, self.watch)
         elif isinstance(piece, Calls):

@@ -156,7 +156,7 @@ def test_a_kernel_that_finds_no_memory_is_told_apart_from_a_fault(
         raise MemoryError
 
     monkeypatch.setitem(ops.sin.__dict__, "kernel", full)
-    response = post(app_client(), "/grad/value", {"expression": "y = sin(x)", "inputs": X})
+    response = post(app_client(), "/grad/value", {"expression": "y = sin(x)", "inputs": {"x": [1.0, 2.0]}})
     found = problem(response)
     assert (found["code"], found["status"], found["node"]) == ("overloaded", 503, "y")
     assert int(response.headers["retry-after"]) > 0

@@ -13,7 +13,7 @@ import pytest
 from engine import blocks, execute, groups
 from engine import plan as planning
 from engine.core import Graph, Node, Op, ops
-from engine.errors import EngineError, NonFinite, SingularMatrix
+from engine.errors import EngineError, NonFinite, OutOfMemory
 from engine.execute import run
 from engine.floats import form_of, function_of
 from engine.plan import Blocks, Calls, Floats, Plan, kernel_of, make_plan
@@ -322,11 +322,31 @@ def test_a_policy_that_refuses_nan_looks_into_blocks(small_blocks: None) -> None
         ask("value", "a = x * 2; b = 1 / a; c = 1 / b", {"x": x}, nan_policy="raise", outputs=["c"])
 
 
-def test_a_step_that_fails_is_named_however_warm_the_plan() -> None:
-    compiled = compiled_question("value", "a = sin(x) * 1; b = inv(a)", {"x": np.eye(2)}, outputs=["b"])
-    run(compiled.plan, {"x": np.eye(2)})
-    run(compiled.plan, {"x": np.eye(2)})
+FAILING = {
+    "inv(a)": (np.eye(2), np.zeros((2, 2)), "singular_matrix"),
+    "take(a, astype(x, 'int64'), axis=0)": (np.zeros(2), np.full(2, 7.0), "invalid_tensor"),
+}
+
+
+@pytest.mark.parametrize("call", FAILING)
+def test_a_step_that_fails_is_named_however_warm_the_plan(call: str) -> None:
+    good, bad, code = FAILING[call]
+    compiled = compiled_question("value", f"a = sin(x) * 1; b = {call}", {"x": good}, outputs=["b"])
+    cold, warm = [], []
+    for found in (cold, warm):
+        with pytest.raises(EngineError) as caught:
+            compiled.run({"x": bad})
+        found.append(caught.value)
+        compiled.run({"x": good})
     assert compiled.plan.written is not None
-    with pytest.raises(SingularMatrix) as caught:
-        run(compiled.plan, {"x": np.zeros((2, 2))})
-    assert caught.value.node == "b"
+    assert {(each.code, each.node, each.detail) for each in (*cold, *warm)} == {(code, "b", cold[0].detail)}
+
+
+def test_what_finds_no_memory_for_a_group_is_told(small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> Any:
+        raise MemoryError
+
+    compiled = compiled_question("value", "a = sin(x); b = a * x", {"x": np.ones(100)}, outputs=["b"])
+    monkeypatch.setattr(blocks.np, "empty", full)
+    with pytest.raises(OutOfMemory):
+        compiled.run(compiled.bind())
