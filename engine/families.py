@@ -243,12 +243,14 @@ def binary(
 
 def comparison(name: str, doc: str, kernel: Callable[..., Any], **record: Any) -> Op:
     """Two operands, a boolean result, no derivative."""
-    return binary(name, doc, kernel, derivative=Flat(), returns=boolean, **record)
+    defaults: dict[str, Any] = {"derivative": Flat(), "returns": boolean}
+    return binary(name, doc, kernel, **defaults | record)
 
 
 def predicate(name: str, doc: str, kernel: Callable[..., Any], **record: Any) -> Op:
     """One operand, a boolean result, no derivative."""
-    return rounding(name, doc, kernel, returns=boolean, **record)
+    defaults: dict[str, Any] = {"returns": boolean}
+    return rounding(name, doc, kernel, **defaults | record)
 
 
 def rounding(

@@ -51,6 +51,7 @@ subtract = binary(
     torch="sub",
     refusals=MISMATCH,
     scalar="{0} - {1}",
+    aliases=("sub",),
 )
 
 
@@ -75,6 +76,7 @@ multiply = binary(
     torch="mul",
     refusals=MISMATCH,
     scalar="{0} * {1}",
+    aliases=("mul",),
 )
 
 
@@ -112,6 +114,7 @@ divide = binary(
     torch="div",
     refusals=MISMATCH,
     scalar="{0} / {1}",
+    aliases=("div", "true_divide"),
 )
 
 negative = unary(
@@ -123,6 +126,7 @@ negative = unary(
     inexact=False,
     torch="neg",
     scalar="-{0}",
+    aliases=("neg",),
 )
 
 positive = define(
@@ -239,6 +243,7 @@ remainder = binary(
     at=((1.1, 1.9), (2.1, 2.9)),
     refusals=MISMATCH,
     scalar="{0} % {1}",
+    aliases=("mod",),
 )
 
 
@@ -310,6 +315,7 @@ abs = unary(
     operands=NUMERIC,
     returns=part_dtype,
     scalar="math.fabs({0})",
+    aliases=("absolute",),
 )
 
 

@@ -51,6 +51,7 @@ asin = costly(
     at=(-0.8, 0.8),
     operands=ANY,
     scalar="math.asin({0})",
+    aliases=("arcsin",),
 )
 
 acos = costly(
@@ -61,6 +62,7 @@ acos = costly(
     at=(-0.8, 0.8),
     operands=ANY,
     scalar="math.acos({0})",
+    aliases=("arccos",),
 )
 
 atan = costly(
@@ -70,6 +72,7 @@ atan = costly(
     lambda out, x: ops.reciprocal(x * x + 1.0),
     operands=ANY,
     scalar="math.atan({0})",
+    aliases=("arctan",),
 )
 
 sinh = costly(
@@ -106,6 +109,7 @@ asinh = costly(
     lambda out, x: ops.rsqrt(x * x + 1.0),
     operands=ANY,
     scalar="math.asinh({0})",
+    aliases=("arcsinh",),
 )
 
 acosh = costly(
@@ -117,6 +121,7 @@ acosh = costly(
     at=(1.5, 3.0),
     operands=ANY,
     scalar="math.acosh({0})",
+    aliases=("arccosh",),
 )
 
 atanh = costly(
@@ -127,6 +132,7 @@ atanh = costly(
     at=(-0.8, 0.8),
     operands=ANY,
     scalar="math.atanh({0})",
+    aliases=("arctanh",),
 )
 
 
@@ -166,6 +172,7 @@ atan2 = binary(
     inexact=True,
     flops=40,
     scalar="math.atan2({0}, {1})",
+    aliases=("arctan2",),
 )
 
 hypot = binary(

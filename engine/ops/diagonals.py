@@ -10,7 +10,7 @@ import numpy as np
 
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Refusal, Sample, ops
-from engine.errors import ShapeMismatch
+from engine.errors import InvalidGraph, ShapeMismatch
 from engine.families import ANY, batch_same, batch_shifted, composite, listed, rearranged, same_shape, structural
 from engine.ops.reducing import DTYPE
 from engine.types import Shape, axis_of, drop_axes
@@ -146,6 +146,44 @@ undiagonal = structural(
         Refusal(((3,),), {"shape": [3]}, "shape_mismatch"),
     ),
     example="undiagonal(x, shape=[3, 3])",
+)
+
+
+def _diag_embed(x: Node, *, offset: int, axis1: int, axis2: int) -> Node:
+    rank = x.rank + 1
+    if not x.rank:
+        raise ShapeMismatch("diag_embed takes the elements of diagonals, got a scalar")
+    if abs(offset) >= 2**31:
+        raise InvalidGraph(f"offset of diag_embed should be a diagonal up to 2147483647, got {offset}")
+    axes = [axis_of(axis, rank, what=name) for axis, name in ((axis1, "axis1"), (axis2, "axis2"))]
+    if axes[0] == axes[1]:
+        raise ShapeMismatch(f"axis1 and axis2 are both axis {axes[0]}; a diagonal runs through two")
+    size = x.shape[-1] + abs(offset)
+    shape = list(x.shape[:-1])
+    for axis in sorted(axes):
+        shape.insert(axis, size)
+    return ops.undiagonal(x, shape=shape, offset=offset, axis1=axes[0], axis2=axes[1])
+
+
+diag_embed = rearranged(
+    "diag_embed",
+    "Square matrices with the vectors along the last axis on a diagonal.",
+    _diag_embed,
+    attrs=DIAGONAL,
+    samples=(
+        Sample(((3,),)),
+        Sample(((2, 3),), {"offset": 1}),
+        Sample(((2, 3),), {"offset": -1, "axis1": 0, "axis2": 1}),
+        Sample(((2, 3),), {"axis1": 2, "axis2": 0}),
+        Sample(((0,),)),
+    ),
+    refusals=(
+        Refusal(((),), {}, "shape_mismatch"),
+        Refusal(((3,),), {"axis1": 1}, "shape_mismatch"),
+        Refusal(((3,),), {"axis2": 2}, "shape_mismatch"),
+        Refusal(((3,),), {"offset": 2**40}, "invalid_graph"),
+    ),
+    example="diag_embed(x)",
 )
 
 

@@ -313,6 +313,7 @@ gammainc = binary(
     ),
     **A_AND_X,
     torch="igamma",
+    aliases=("igamma",),
 )
 
 gammaincc = binary(
@@ -325,6 +326,7 @@ gammaincc = binary(
     ),
     **A_AND_X,
     torch="igammac",
+    aliases=("igammac",),
 )
 
 

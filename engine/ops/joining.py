@@ -81,7 +81,7 @@ concat = define(
     canonical=_settled_concat,
     flops=free,
     torch="cat",
-    aliases=("concatenate",),
+    aliases=("concatenate", "cat"),
     family="shape",
     samples=(
         Sample(((2,), (3,))),

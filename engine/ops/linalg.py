@@ -109,6 +109,7 @@ inv = _on_squares(
     # Giles, section 2.2.3
     derivative=Custom(_inv_forward, _inv_reverse),
     torch="linalg_inv_ex",
+    aliases=("inverse",),
 )
 
 

@@ -160,6 +160,11 @@ matmul = define(
         FLAGS,
     ),
     example="x1 @ x2",
+    aliases=(
+        "mm",
+        "bmm",
+        "mv",
+    ),
 )
 
 

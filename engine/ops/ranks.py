@@ -118,6 +118,7 @@ pinv = factorisation(
         Sample(((0, 3, 2),), {"atol": 0.25}),
     ),
     refusals=(*NO_MATRICES, Refusal(((2, 2),), {"rtol": "small"}, "invalid_graph")),
+    aliases=("pinverse",),
 )
 
 

@@ -282,14 +282,28 @@ def _pairs(value: Any, rank: int, what: str) -> list[tuple[Any, Any]]:
 
 def _pad(x: Node, *, pad_width: Any, mode: str, constant_values: Any) -> Node:
     widths = _pairs(pad_width, x.rank, "pad_width")
-    if any(not 0 <= width < 2**31 for pair in widths for width in pair):
-        raise InvalidGraph("pad_width should hold sizes from 0 to 2147483647; to cut, use a slice")
+    if any(not -(2**31) < width < 2**31 for pair in widths for width in pair):
+        raise InvalidGraph("pad_width should hold sizes up to 2147483647")
+    if any(width < 0 for pair in widths for width in pair):
+        grown = {"pad_width": [[max(width, 0) for width in pair] for pair in widths], "mode": mode}
+        if mode == "wrap":
+            return ops.pad(_cut(x, widths), **grown)
+        return _cut(ops.pad(x, constant_values=constant_values, **grown), widths)
     if mode == "constant":
         return _pad_constant(x, widths, _pairs(constant_values, x.rank, "constant_values"))
     for axis, width in enumerate(widths):
         if any(width):
             x = _pad_mirrored(x, axis, width, mode)
     return x
+
+
+def _cut(x: Node, widths: list[tuple[int, int]]) -> Node:
+    """What is left where widths are negative, as in PyTorch: so many elements fewer. Margins may come from what is cut,
+    but what wraps goes on at the cut."""
+    index = [(max(-before, 0), size - max(-after, 0)) for size, (before, after) in zip(x.shape, widths, strict=True)]
+    if any(start > stop for start, stop in index):
+        raise ShapeMismatch(f"pad_width cuts more than there is of {list(x.shape)}")
+    return ops.slice(x, index=tuple((*each, None) for each in index))
 
 
 def _pad_constant(x: Node, widths: list[tuple[int, int]], values: list[tuple[Any, Any]]) -> Node:
@@ -348,7 +362,8 @@ pad = rearranged(
     _pad,
     attrs={
         "pad_width": kinds.nested_integers(
-            "How many: n, [before, after] for every axis, or a list of such pairs, one for each axis."
+            "How many: n, [before, after] for every axis, or a list of such pairs, one for each axis; negative "
+            "ones cut."
         ),
         "mode": kinds.choice(
             "constant; edge, the outermost value; wrap, on from the other end; reflect, mirrored at the "
@@ -370,9 +385,13 @@ pad = rearranged(
         Sample(((2, 3),), {"pad_width": [[0, 0], [4, 1]], "mode": "wrap"}),
         Sample(((1,),), {"pad_width": 2, "mode": "reflect"}),
         Sample(((0,),), {"pad_width": [1, 0]}),
+        Sample(((2, 3),), {"pad_width": [[0, -1], [-2, 3]], "constant_values": 1.5}),
+        Sample(((2, 3),), {"pad_width": [[-2, 1], [1, -1]], "mode": "edge"}),
+        Sample(((4,),), {"pad_width": [-2, 1], "mode": "wrap"}),
     ),
     refusals=(
-        Refusal(((3,),), {"pad_width": -1}, "invalid_graph"),
+        Refusal(((3,),), {"pad_width": -2}, "shape_mismatch"),
+        Refusal(((3,),), {"pad_width": [0, -(2**40)]}, "invalid_graph"),
         Refusal(((3,),), {"pad_width": [1, 2, 3]}, "invalid_graph"),
         Refusal(((3,),), {"pad_width": [[1, 2], [3, 4]]}, "shape_mismatch"),
         Refusal(((0,),), {"pad_width": 1, "mode": "edge"}, "shape_mismatch"),

@@ -5,12 +5,31 @@ from __future__ import annotations
 import numpy as np
 
 from engine import attrs as kinds
-from engine.core import Operand, Refusal, Sample, ops
+from engine.core import Attrs, Node, Operand, Refusal, Sample, ops
 from engine.errors import DtypeMismatch, InvalidGraph
-from engine.families import ANY, ANYS, MISMATCH, POINTWISE, REAL, binary, comparison, predicate, rounding
-from engine.types import Dtype, Shape
+from engine.families import (
+    ANY,
+    ANYS,
+    MISMATCH,
+    PAIRWISE,
+    POINTWISE,
+    REAL,
+    REALS,
+    binary,
+    comparison,
+    composite,
+    predicate,
+    rounding,
+)
+from engine.types import Dtype, Shape, is_inexact
 
 BOOLEAN = (Operand("x1", "b"), Operand("x2", "b"))
+BITS: Attrs = {
+    "operands": (Operand("x1", "biu"), Operand("x2", "biu")),
+    "returns": None,
+    "samples": (Sample(([5, 3], [6, 3])), Sample(([[True], [False]], [True, False])), Sample(([7], 2))),
+    "refusals": (Refusal(([1, 2], [1, 2, 3]), {}, "shape_mismatch"), Refusal(((2,), (2,)), {}, "dtype_mismatch")),
+}
 MOST_DECIMALS = 300
 APART = ((-2.0, -0.5), (0.5, 2.0))
 
@@ -65,8 +84,18 @@ trunc = rounding(
     np.trunc,
     operands=REAL,
     scalar="math.copysign(math.trunc({0}), {0})",
+    aliases=("fix",),
 )
 
+frac = composite(
+    "frac",
+    "What is left of the value after the point, with its sign.",
+    lambda x: x - ops.trunc(x),
+    operands=REAL,
+    samples=(*POINTWISE, Sample(([1, -2],))),
+)
+
+signbit = predicate("signbit", "Whether the sign is a minus, that of -0.0 included.", np.signbit, operands=REAL)
 isnan = predicate(
     "isnan",
     "Whether the value is not a number.",
@@ -96,6 +125,7 @@ equal = comparison(
     operands=ANYS,
     refusals=MISMATCH,
     scalar="{0} == {1}",
+    aliases=("eq",),
 )
 not_equal = comparison(
     "not_equal",
@@ -103,6 +133,7 @@ not_equal = comparison(
     np.not_equal,
     operands=ANYS,
     scalar="{0} != {1}",
+    aliases=("ne",),
 )
 less = comparison(
     "less",
@@ -110,6 +141,7 @@ less = comparison(
     np.less,
     at=APART,
     scalar="{0} < {1}",
+    aliases=("lt",),
 )
 less_equal = comparison(
     "less_equal",
@@ -117,6 +149,7 @@ less_equal = comparison(
     np.less_equal,
     at=APART,
     scalar="{0} <= {1}",
+    aliases=("le",),
 )
 greater = comparison(
     "greater",
@@ -124,6 +157,7 @@ greater = comparison(
     np.greater,
     at=APART,
     scalar="{0} > {1}",
+    aliases=("gt",),
 )
 greater_equal = comparison(
     "greater_equal",
@@ -131,6 +165,34 @@ greater_equal = comparison(
     np.greater_equal,
     at=APART,
     scalar="{0} >= {1}",
+    aliases=("ge",),
+)
+
+
+def _isclose(x: Node, y: Node, *, rtol: float, atol: float, equal_nan: bool) -> Node:
+    x, y = (each if is_inexact(each.dtype) else ops.astype(each, dtype="float64") for each in (x, y))
+    near = ops.isfinite(y) & (ops.abs(x - y) <= rtol * ops.abs(y) + atol)
+    close = near | ops.equal(x, y)
+    return close | (ops.isnan(x) & ops.isnan(y)) if equal_nan else close
+
+
+isclose = composite(
+    "isclose",
+    "Whether abs(x1 - x2) <= atol + rtol·abs(x2), or both are the same infinity.",
+    _isclose,
+    operands=ANYS,
+    attrs={
+        "rtol": kinds.real("What part of x2 they may differ by.", 1e-5),
+        "atol": kinds.real("What they may differ by beside that.", 1e-8),
+        "equal_nan": kinds.boolean("Whether NaN is close to NaN.", False),
+    },
+    samples=(
+        *PAIRWISE,
+        Sample(([1.0, "NaN", "Infinity"], [1.000001, "NaN", "Infinity"]), {"equal_nan": True}),
+        Sample(([1, 2], [1, 3]), {"rtol": 0.5}),
+    ),
+    refusals=MISMATCH,
+    example="isclose(x1, x2)",
 )
 
 logical_and = comparison(
@@ -160,6 +222,29 @@ logical_not = predicate(
     np.logical_not,
     operands=(Operand("x", "b"),),
     scalar="not {0}",
+)
+
+bitwise_and = comparison("bitwise_and", "Bits that both have.", np.bitwise_and, **BITS)
+bitwise_or = comparison("bitwise_or", "Bits that at least one has.", np.bitwise_or, **BITS)
+bitwise_xor = comparison("bitwise_xor", "Bits that exactly one has.", np.bitwise_xor, **BITS)
+bitwise_invert = predicate(
+    "bitwise_invert",
+    "Bits that it has not.",
+    np.bitwise_invert,
+    operands=(Operand("x", "biu"),),
+    returns=None,
+    samples=(Sample(([5, 3],)), Sample(([True, False],))),
+    aliases=("bitwise_not",),
+)
+
+heaviside = composite(
+    "heaviside",
+    "0 below 0, 1 above it, and x2 at 0.",
+    lambda x, y: ops.where(ops.equal(x, 0), y, ops.where(ops.isnan(x), x, ops.astype(x > 0, dtype=x.dtype.name))),
+    operands=REALS,
+    samples=PAIRWISE,
+    refusals=MISMATCH,
+    domain=APART,
 )
 
 copysign = binary(

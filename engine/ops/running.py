@@ -85,6 +85,7 @@ cumulative_sum = define(
     torch="cumsum",
     **RUN,
     example="cumulative_sum(x, axis=0)",
+    aliases=("cumsum",),
 )
 
 
@@ -136,6 +137,7 @@ cumulative_prod = define(
     torch="cumprod",
     **RUN | {"samples": (*RUN["samples"], Sample(([0.0, 2.0, 0.0, 3.0, 4.0],)), Sample(((7,),)))},
     example="cumulative_prod(x, axis=0)",
+    aliases=("cumprod",),
 )
 
 

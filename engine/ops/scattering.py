@@ -151,6 +151,7 @@ take_along_axis = composite(
         Refusal(((2, 3), [[3], [0]]), {}, "invalid_tensor"),
     ),
     example="take_along_axis(x, [[0, 2], [1, 1]], axis=1)",
+    aliases=("take_along_dim",),
 )
 
 # Writing and adding: values have the shape of the indices, or are larger and cut to it, or are one number.

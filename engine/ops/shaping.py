@@ -155,6 +155,7 @@ expand_dims = rearranged(
         Refusal(((2,),), {"axis": 2}, "shape_mismatch"),
         Refusal(((2,),), {"axis": [0, 0]}, "shape_mismatch"),
     ),
+    aliases=("unsqueeze",),
 )
 
 
@@ -232,6 +233,7 @@ permute_dims = structural(
         Refusal(((2, 3),), {"axes": [0, 2]}, "shape_mismatch"),
     ),
     example="permute_dims(x, [1, 0])",
+    aliases=("permute",),
 )
 
 
@@ -280,6 +282,7 @@ moveaxis = rearranged(
         Refusal(((2, 3),), {"source": [0, 0], "destination": [0, 1]}, "shape_mismatch"),
     ),
     example="moveaxis(x, 0, -1)",
+    aliases=("movedim",),
 )
 
 
@@ -299,6 +302,7 @@ swapaxes = rearranged(
     samples=(Sample(((2, 3, 4),), {"axis1": 0, "axis2": -1}), Sample(((2, 3),), {"axis1": 1, "axis2": 1})),
     refusals=(Refusal(((2, 3),), {"axis1": 0, "axis2": 2}, "shape_mismatch"),),
     example="swapaxes(x, 0, 1)",
+    aliases=("swapdims",),
 )
 
 # Stretching

@@ -65,6 +65,8 @@ REAL_ONLY = (
     "cholesky_inverse(tril(x))",
     "eigvalsh(x + matrix_transpose(x))",
     "silu(x)",
+    "mean(x, axis=0, dtype='float64')",
+    "matrix_norm(x, ord=2, dtype='float64')",
 )
 """Pairs that mean something else of complex numbers, or that PyTorch does not differentiate there."""
 SIGNS = torch.tensor([1, -1, 1])
@@ -74,6 +76,10 @@ def by_definition(*operands: Any, **attrs: Any) -> Any:
     """Attention, not fused: PyTorch's fused kernel has no second derivative."""
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         return F.scaled_dot_product_attention(*operands, **attrs)
+
+
+def _cut_and_grown(mode: str) -> Callable[..., Any]:
+    return lambda x: F.pad(x, (-2, 1), mode=mode)
 
 
 PAIRS = [
@@ -117,6 +123,22 @@ PAIRS = [
     Pair("xlog1py(x, y)", torch.special.xlog1py, POSITIVE, SPREAD),
     Pair("entr(x)", torch.special.entr, POSITIVE),
     Pair("logit(x)", torch.logit, UNIT),
+    Pair("softmax(x, axis=1, dtype='float64')", lambda x: torch.softmax(x, 1, dtype=torch.float64)),
+    Pair("mean(x, axis=0, dtype='float64')", lambda x: torch.mean(x, 0, dtype=torch.float64)),
+    Pair("x * round(x, decimals=1)", lambda x: x * torch.round(x, decimals=1)),
+    Pair("x * frac(x)", lambda x: x * torch.frac(x)),
+    Pair("diag_embed(x, offset=-1, axis1=0, axis2=2)", lambda x: torch.diag_embed(x, -1, 0, 2)),
+    Pair("pad(x, [[-1, 2], [3, -2]], constant_values=2)", lambda x: F.pad(x, (3, -2, -1, 2), value=2.0)),
+    *(
+        Pair(f"pad(x, [[0, 0], [0, 0], [-2, 1]], mode='{ours}')", _cut_and_grown(theirs), shapes=((1, 2, 4),))
+        for ours, theirs in (("reflect", "reflect"), ("edge", "replicate"), ("wrap", "circular"))
+    ),
+    Pair("pinv(x, atol=0.05)", lambda x: torch.linalg.pinv(x, atol=0.05), shapes=((3, 3),)),
+    Pair("matrix_norm(x, ord=2, dtype='float64')", lambda x: torch.linalg.matrix_norm(x, 2), shapes=((3, 3),)),
+    Pair("corrcoef(x)", torch.corrcoef, shapes=((2, 5),), complex=True),
+    Pair("normalize(x)", F.normalize, complex=True),
+    Pair("pairwise_distance(x, y)", F.pairwise_distance, shapes=TWO, complex=True),
+    Pair("l1_loss(x, y)", F.l1_loss, shapes=TWO, complex=True),
     Pair("i0(x)", torch.special.i0),
     Pair("i0e(x)", torch.special.i0e, POSITIVE),
     Pair("i1(x)", torch.special.i1, POSITIVE),
