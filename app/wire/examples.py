@@ -60,6 +60,33 @@ EXAMPLES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
             inputs={"x": 3},
             include=["nodes"],
         ),
+        "loop": _example(
+            "A recurrent network, its step a function: gradients reach W, which it takes from around it",
+            graph={
+                "functions": {
+                    "step": {
+                        "inputs": ["h", "x"],
+                        "nodes": [
+                            {"id": "a", "op": "matmul", "inputs": ["W", "h"]},
+                            {"id": "b", "op": "add", "inputs": ["a", "x"]},
+                            {"id": "new", "op": "tanh", "inputs": ["b"]},
+                        ],
+                        "outputs": ["new", "b"],
+                    }
+                },
+                "nodes": [
+                    {"id": "s", "op": "scan", "inputs": ["h0", "xs"], "attrs": {"body_fn": "step"}},
+                    {"id": "loss", "op": "sum", "inputs": ["s.new"]},
+                ],
+            },
+            inputs={"W": [[0.5, -0.2], [0.1, 0.3]], "h0": [0, 0], "xs": [[1, 0], [0, 1], [1, 1]]},
+            wrt=["W"],
+        ),
+        "branch": _example(
+            "The same in text: only the branch that is taken counts",
+            expression="root(x) = sqrt(x)\nnone(x) = 0 * x\ny = cond(x > 0, root, none, x)",
+            inputs={"x": -4},
+        ),
         "accumulate": _example(
             "Accumulation: an earlier gradient of 6 is added; to zero it, leave it out",
             expression="y = x**2",

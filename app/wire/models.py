@@ -65,34 +65,48 @@ SPEC_IN: dict[str, Any] = {
     ],
 }
 ID = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
+NODES = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "properties": {
+            "id": ID,
+            "op": {"type": "string", "description": "A name out of GET /ops, or that of a function of the graph."},
+            "inputs": {
+                "type": "array",
+                "items": {},
+                "description": "Names of nodes and inputs, numbers (weak), lists or tensors (constants).",
+            },
+            "attrs": {"type": "object"},
+            "no_grad": {"type": "boolean", "default": False},
+        },
+        "required": ["id", "op"],
+        "additionalProperties": False,
+    },
+}
+OUTPUTS = {"type": "array", "items": {"type": "string"}, "description": "The last node when absent."}
+FUNCTION = {
+    "title": "Function",
+    "type": "object",
+    "properties": {
+        "inputs": {"type": "array", "items": ID, "description": "Its parameters, in order."},
+        "nodes": NODES,
+        "outputs": OUTPUTS,
+    },
+    "required": ["nodes"],
+    "additionalProperties": False,
+}
 GRAPH: dict[str, Any] = {
     "title": "Graph",
     "type": "object",
     "properties": {
-        "nodes": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "properties": {
-                    "id": ID,
-                    "op": {"type": "string", "description": "A name out of GET /ops."},
-                    "inputs": {
-                        "type": "array",
-                        "items": {},
-                        "description": "Names of nodes and inputs, numbers (weak), lists or tensors (constants).",
-                    },
-                    "attrs": {"type": "object"},
-                    "no_grad": {"type": "boolean", "default": False},
-                },
-                "required": ["id", "op"],
-                "additionalProperties": False,
-            },
-        },
-        "outputs": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "The last node when absent.",
+        "nodes": NODES,
+        "outputs": OUTPUTS,
+        "functions": {
+            "type": "object",
+            "additionalProperties": FUNCTION,
+            "description": "Graphs by name, that nodes call, or hand to an op such as scan.",
         },
     },
     "required": ["nodes"],
