@@ -83,7 +83,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
             wrt=["W"],
         ),
         "branch": _example(
-            "The same in text: only the branch that is taken counts",
+            "A branch, in text: only the one that is taken counts",
             expression="root(x) = sqrt(x)\nnone(x) = 0 * x\ny = cond(x > 0, root, none, x)",
             inputs={"x": -4},
         ),
