@@ -182,9 +182,11 @@ class Compiled:
         return written_plan(self.plan, self.tree)
 
     def _say_whose_derivative(self, error: NonFinite) -> None:
-        """Name the posted op where it was one of its derivative's that gave the number."""
+        """Name the posted op where it was one of its derivative's, or of its functions', that gave the number."""
         statement = self.question.program.by_id.get(error.node or "")
-        if statement is not None and not error.detail.startswith(f"{statement.op.name} "):
+        if statement is not None and statement.functions:
+            error.detail = f"in what {statement.op.name} runs: {error.detail}"
+        elif statement is not None and not error.detail.startswith(f"{statement.op.name} "):
             error.detail = f"the derivative of {statement.op.name}: {error.detail}"
 
     @cached_property

@@ -12,7 +12,7 @@ that a union is one operation, whatever it holds.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,15 +22,24 @@ from engine.types import Array
 Pattern: TypeAlias = Any
 """A scipy.sparse.csr_array of booleans, all of them true; its indices are sorted."""
 
+Tick: TypeAlias = "Callable[[], None] | None"
+"""Is called now and then, and may raise, to stop what takes too long."""
 
-def column_colours(pattern: Pattern) -> Array:
+TICK_ENTRIES = 1 << 16
+"""Entries of a pattern between two looks at the clock."""
+
+
+def column_colours(pattern: Pattern, tick: Tick = None) -> Array:
     """A colour for each column, none twice in a row; -1 for an empty column."""
-    rows_of = _lists(pattern.T.tocsr())
-    lengths = np.diff(pattern.indptr)
-    least = int(lengths.max(initial=0))
-    found = _columns_in(range(len(rows_of)), rows_of, pattern.shape[0])
+    columns = pattern.T.tocsr()
+    used = np.diff(columns.indptr) > 0
+    least = int(np.diff(pattern.indptr).max(initial=0))
+    if least == np.count_nonzero(used):  # they all meet in one row
+        return np.where(used, np.cumsum(used) - 1, -1)
+    rows_of = _lists(columns)
+    found = _columns_in(_paced(range(len(rows_of)), rows_of, tick), rows_of, pattern.shape[0])
     if found.max(initial=-1) + 1 > least:
-        other = _columns_in(_largest_first(rows_of), rows_of, pattern.shape[0])
+        other = _columns_in(_paced(_largest_first(rows_of), rows_of, tick), rows_of, pattern.shape[0])
         found = min(found, other, key=lambda colours: int(colours.max(initial=-1)))
     return found
 
@@ -52,16 +61,16 @@ def _columns_in(order: Iterable[int], rows_of: Sequence[list[int]], rows: int) -
     return colours
 
 
-def vertex_colours(pattern: Pattern) -> Array:
+def vertex_colours(pattern: Pattern, tick: Tick = None) -> Array:
     """A colour for each vertex of a symmetric pattern, other than those of its neighbours."""
     near = _neighbours(pattern)
     own = [0] * len(near)
-    for vertex in _largest_first(near):
+    for vertex in _paced(_largest_first(near), near, tick):
         own[vertex] = _free(_union(own, near[vertex]))
     return _numbers(own)
 
 
-def star_colours(pattern: Pattern) -> Array:
+def star_colours(pattern: Pattern, tick: Tick = None) -> Array:
     """A colour for each vertex of a symmetric pattern: neighbours differ, and so do the ends of no path v-w-x-y of two.
 
     Largest degree first: a hub that comes late would force all around it apart.
@@ -71,7 +80,7 @@ def star_colours(pattern: Pattern) -> Array:
     seen = [0] * len(near)  # colours of its neighbours
     twice = [0] * len(near)  # those which two of its neighbours have
     closed = [0] * len(near)  # colours of neighbours that have another neighbour of this vertex's colour
-    for v in _largest_first(near):
+    for v in _paced(_largest_first(near), near, tick):
         forbidden = 0
         for w in near[v]:
             # Through a neighbour without a colour, none may be repeated: which it will get is not known.
@@ -99,6 +108,17 @@ def _lists(pattern: Pattern) -> list[list[int]]:
 
 def _largest_first(near: Sequence[list[int]]) -> list[int]:
     return sorted(range(len(near)), key=lambda vertex: -len(near[vertex]))
+
+
+def _paced(order: Iterable[int], near: Sequence[list[int]], tick: Tick) -> Iterator[int]:
+    """The same, with a look at the clock now and then."""
+    passed = 0
+    for each in order:
+        passed += len(near[each])
+        if tick is not None and passed >= TICK_ENTRIES:
+            tick()
+            passed = 0
+        yield each
 
 
 def _union(colours: Sequence[int], members: Iterable[int]) -> int:

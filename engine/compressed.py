@@ -71,7 +71,7 @@ def _by_columns(outputs: Nodes, wrt: Nodes, pattern: Pattern) -> Way:
     together = [nodes] if not is_nested(nodes) else [[x] for x in nodes]
     own, counted, count = [], [], 0
     for place in [slice(0, pattern.shape[1])] if not is_nested(nodes) else places:
-        found = column_colours(pattern[:, place])
+        found = column_colours(pattern[:, place], targets[0].graph.tick)
         own.append(found)
         counted.append(found + count)
         count += int(found.max(initial=-1)) + 1
@@ -91,7 +91,7 @@ def _by_columns(outputs: Nodes, wrt: Nodes, pattern: Pattern) -> Way:
 def _by_rows(outputs: Nodes, wrt: Nodes, pattern: Pattern) -> Way:
     """By vjps."""
     nodes, targets = list(outputs.values()), list(wrt.values())
-    colours = column_colours(pattern.T.tocsr())
+    colours = column_colours(pattern.T.tocsr(), nodes[0].graph.tick)
 
     def values(cutting: Cutting) -> Node:
         images = images_of(nodes, colours, lambda g: pulled_back(g, targets), targets, cutting)
@@ -111,7 +111,7 @@ def sparse_hessian(gradients: Nodes, wrt: Nodes, cutting: Cutting) -> dict[str, 
     if not is_symmetric(nodes, targets):
         return sparse_jacobian(gradients, wrt, "forward", cutting)
     pattern = symmetric_pattern(nodes, targets)
-    colours = star_colours(pattern)
+    colours = star_colours(pattern, targets[0].graph.tick)
     images = images_of(nodes, colours, lambda moving: forward(moving, targets), targets, cutting)
     rows, columns = entries_of(pattern)
     alone = _is_alone(pattern, colours, rows, columns)

@@ -70,7 +70,8 @@ def _by_colours(output: Node, wrt: Nodes, cutting: Cutting) -> dict[str, Node] |
     if not is_symmetric(nodes, gradients):
         return None
     try:
-        colours = vertex_colours(symmetric_pattern(nodes, gradients, NEIGHBOURS * count))
+        pattern = symmetric_pattern(nodes, gradients, NEIGHBOURS * count)
+        colours = vertex_colours(pattern, nodes[0].graph.tick)
     except LimitExceeded:
         return None
     if 2 * (int(colours.max()) + 1) > count:

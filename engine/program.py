@@ -327,7 +327,9 @@ def read_graph(value: Any, limits: Limits) -> Program:
     if count > limits.nodes:
         raise LimitExceeded("nodes", limits.nodes, count, "nodes of the graph and its functions")
     _ = program.captures
-    return replace(program, outputs=_read_outputs(value.get("outputs"), program))
+    program = replace(program, outputs=_read_outputs(value.get("outputs"), program))
+    _ = program.ordered  # circles are refused here, where pointers lead into the graph
+    return program
 
 
 def _check_fields(value: Any, fields: Sequence[str], what: str) -> None:
@@ -352,7 +354,7 @@ def _read_function(name: str, value: Any, functions: Container[str], limits: Lim
                 detail = f"{statement.id!r} is an input of the function, and a node of it"
                 raise InvalidGraph(detail, pointer=f"/nodes/{at}/id")
         body = replace(body, outputs=_read_outputs(value.get("outputs"), body, parameters))
-        _ = body.ordered  # or a cycle is refused
+        _ = body.ordered  # a circle is refused here
         return Function(name, parameters, body)
     except EngineError as error:
         error.pointer = f"{pointer_to('functions', name)}{error.pointer or ''}"

@@ -231,10 +231,10 @@ def _key_of(request: Request) -> Hashable:
 def _compile_effort(question: Question) -> int:
     """Posted nodes, times what the call makes of each: the square of the order, or a sweep for each wrt.
 
-    What is sparse, or may turn out to be, takes time for each element as well, and so do tensors: these are no small
-    thing whatever the graph.
+    What is sparse, or may turn out to be, takes time for each element as well, and so do tensors; and of functions it
+    does not show how often they are called. These are no small thing whatever the graph.
     """
-    if question.sparse or question.call in ("laplacian", "tensors"):
+    if question.sparse or question.call in ("laplacian", "tensors") or question.program.functions:
         return sys.maxsize
     order = len(question.path) if question.path is not None else question.order
     sweeps = len(question.inputs) if question.call in ("jacobian", "hessian") else max(order, 1) ** 2

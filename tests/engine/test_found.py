@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from engine.calls import Question, compile_question
-from engine.errors import GraphCycle, InvalidGraph
+from engine.colouring import column_colours, star_colours, vertex_colours
+from engine.errors import GraphCycle, InvalidGraph, NonFinite
+from engine.execute import run
 from engine.limits import Limits
 from engine.program import Program, read_graph
 from engine.tensors import read_tensor
 from engine.text import parse, print_program
+from tests.support.asking import counting_tick
 
 
 def asked(call: str, expression: str, inputs: dict[str, Any], **more: Any) -> Any:
@@ -166,3 +170,32 @@ def test_an_operand_that_is_not_there_is_pointed_at(node: dict[str, Any], detail
     with pytest.raises(InvalidGraph, match=detail) as caught:
         read_graph({"nodes": [{"id": "y", **node}]}, Limits())
     assert caught.value.pointer == pointer
+
+
+def test_loops_that_do_nothing_can_be_stopped() -> None:
+    """A step without an op has no chunk of work, so nobody looked at the clock."""
+    compiled = compile_question(
+        Question("value", parse("f(h) = h\nscan(f, x, length=1000)", Limits()), {"x": read_tensor(1.0)}), Limits()
+    )
+    with pytest.raises(TimeoutError):
+        run(compiled.plan, compiled.bind(), counting_tick(50))
+
+
+def test_a_full_pattern_has_a_colour_for_each_column_at_once() -> None:
+    """Looking at each of eight million entries took far longer than a deadline."""
+    pattern = sparse.csr_array(np.array([[1, 1, 0, 1], [1, 0, 0, 0]], bool))
+    assert column_colours(pattern, counting_tick(0)).tolist() == [0, 1, -1, 2]
+
+
+@pytest.mark.parametrize("colour", [column_colours, star_colours, vertex_colours])
+def test_colouring_can_be_stopped(colour: Any) -> None:
+    ones = np.ones((300, 300), bool)
+    blocks = sparse.csr_array(sparse.block_diag([ones, ones]))
+    with pytest.raises(TimeoutError):
+        colour(blocks, counting_tick(0))
+
+
+def test_a_number_that_went_bad_in_a_loop_is_not_laid_to_its_derivative() -> None:
+    with pytest.raises(NonFinite) as caught:
+        asked("grad", "f(h) = log(h)\ny = scan(f, x, length=3)", {"x": 0.0}, nan_policy="raise")
+    assert caught.value.detail == "in what scan runs: log gave a NaN or an infinity from finite operands"
