@@ -60,6 +60,8 @@ class Planned:
     def __init__(self, compiled: Compiled) -> None:
         self.compiled = compiled
         self.effort = compiled.plan.flops + compiled.plan.peak_bytes + compiled.answer_bytes
+        if any(step.node.op.steers for step in compiled.plan.steps):
+            self.effort = sys.maxsize  # a step of a loop takes more than its operations, and how many come is not known
         self._described: dict[Hashable, bytes] = {}
 
     def described(self, request: Request, codec: Codec) -> bytes:

@@ -339,3 +339,12 @@ def test_inspection_refuses_what_a_run_would(client: httpx.Client) -> None:
     )
     assert (found["node"], found["pointer"]) == ("z", "/graph/nodes/0")
     refused(client, "/graphs/inspect", {"expression": "x + y", "inputs": {"x": 1}}, "missing_input")
+
+
+@pytest.mark.parametrize("path", ["/graphs/inspect", "/grad"])
+@pytest.mark.parametrize("more", [{}, {"outputs": ["a"]}])
+def test_a_circle_is_pointed_at_wherever_it_is_found(client: httpx.Client, path: str, more: dict[str, Any]) -> None:
+    body = {"graph": graph(node("a", "sin", "b"), node("b", "sin", "a")), "inputs": {}} | more
+    if path == "/graphs/inspect":
+        body.pop("outputs", None)
+    assert refused(client, path, body, "graph_cycle")["pointer"] == "/graph/nodes/0/inputs"

@@ -63,6 +63,20 @@ HEAVY: dict[str, tuple[str, Any]] = {
     "a long expression": ("/grad/value", {"expression": "+".join(["x"] * 30_000), "inputs": {"x": 1}}),
     "many faults": ("/grad", {"expression": "x", "inputs": {"x": 1}, "outputs": [1] * 300_000}),
     "many unknown fields": ("/grad", {"expression": "x", "inputs": {"x": 1}, **{f"f{i}": 1 for i in range(100_000)}}),
+    "functions that double": (
+        "/grad/value",
+        {
+            "expression": "\n".join(
+                ["f0(x) = x + 1", *(f"f{i}(x) = f{i - 1}(f{i - 1}(x))" for i in range(1, 20)), "f19(x)"]
+            ),
+            "inputs": {"x": 1},
+            "timeout": 2,
+        },
+    ),
+    "a long loop": (
+        "/grad/value",
+        {"expression": "f(x) = sin(x)\nscan(f, x, length=1000000)", "inputs": {"x": 1}, "timeout": 2},
+    ),
     "an answer of many NaNs": ("/grad/value", {"expression": "log(-ones([1000000]) * x)", "inputs": {"x": 1}}),
 }
 
@@ -85,6 +99,16 @@ def test_what_is_heavy_does_not_hold_up_what_is_light(client: httpx.Client, serv
     with httpx.Client(base_url=server, timeout=60) as other:
         longest, response = slowest_answer(client, lambda: post(other, path, body))
     assert response.status_code in (200, 422, 504), response.text[:300]
+    assert longest < PATIENCE
+
+
+def test_a_loop_that_was_short_may_be_long_the_next_time(client: httpx.Client, server: str) -> None:
+    """The plan is known by then, and says nothing of how many steps there are."""
+    body = {"expression": "goes(x) = x > 0\ndown(x) = x - 1\nwhile_loop(goes, down, x)", "timeout": 2}
+    for _ in range(2):
+        ask(client, "/grad/value", body | {"inputs": {"x": 2}})
+    with httpx.Client(base_url=server, timeout=60) as other:
+        longest, _ = slowest_answer(client, lambda: post(other, "/grad/value", body | {"inputs": {"x": 900_000}}))
     assert longest < PATIENCE
 
 
