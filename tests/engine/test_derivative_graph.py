@@ -1,4 +1,7 @@
-"""The graph that computed a derivative, posted back with the same inputs, gives the same bits: every op, every call."""
+"""The graph that computed a derivative, posted back with the same inputs, gives the same numbers: every op, every call.
+
+Mostly to the bit; but the optimiser sees it before any differentiation, and may find more to merge in it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from engine.text import parse, print_program
 from engine.types import Array, is_inexact
 from tests.support.asking import LIMITS, ask, compiled_question
 from tests.support.cases import Case, Scene, cases, ids, like
-from tests.support.numeric import assert_same_bits
+from tests.support.numeric import assert_close
 
 CASES = [case for case in cases() if case.drawn and set(case.moving) & set(case.drawn)]
 OF_SCALARS = ("hessian", "hvp")
@@ -67,9 +70,14 @@ def hold(compiled: Compiled, inputs: dict[str, Array]) -> None:
     found = list(ask("value", posted, inputs)["values"].values())
     assert len(found) == len(expected) > 0
     for a, b in zip(found, expected, strict=True):
-        assert_same_bits(a, b, str(posted.outputs))
+        assert a.dtype == b.dtype
+        assert_close(a, b, 1e-6 if is_coarse(b) else 1e-14, str(posted.outputs))
     roomy = replace(LIMITS, expression_characters=10**8)
     assert parse(print_program(program), roomy).digest == program.digest
+
+
+def is_coarse(array: Array) -> bool:
+    return array.dtype.name in ("float32", "complex64")
 
 
 def derived(compiled: Compiled) -> set[str]:
@@ -87,7 +95,7 @@ def leaves(tree: Tree) -> Iterator[Array]:
 
 
 @pytest.mark.parametrize(("case", "call"), ASKED, ids=ids)
-def test_posted_back_it_gives_the_same_bits(case: Case, call: str) -> None:
+def test_posted_back_it_gives_the_same_numbers(case: Case, call: str) -> None:
     program = scalar(case) if call in OF_SCALARS else case.program
     try:
         compiled = compiled_question("nth" if call == "path" else call, program, case.drawn, **how(call, case))
