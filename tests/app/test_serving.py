@@ -20,7 +20,7 @@ import pytest
 from tests.app.support import ask, graph, node, post, problem
 from tests.conftest import serving
 
-PATIENCE = 0.5
+PATIENCE = 1.0
 """Seconds within which a health check is answered, whatever else goes on. Generous: the machine may be busy."""
 
 
