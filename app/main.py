@@ -35,7 +35,9 @@ examples that run: open one and press *Try it out*.
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.graphs.open()
+    await app.state.answers.start()
     yield
+    app.state.answers.close()
     app.state.graphs.close()
 
 

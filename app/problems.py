@@ -45,6 +45,7 @@ CODES: dict[str, Meaning] = {
     "method_not_allowed": Meaning(405, "The method is not for this path"),
     "not_acceptable": Meaning(406, "The answer has no form that the client accepts"),
     "unsupported_media_type": Meaning(415, "The body's form is not read here"),
+    "rate_limited": Meaning(429, "The client asks for more than its share"),
     "overloaded": Meaning(503, "The service is full"),
     "deadline_exceeded": Meaning(504, "The time for this request is over"),
     "internal": Meaning(500, "The service failed"),
@@ -71,6 +72,16 @@ class Problem(Exception):
         self.pointer = pointer
         self.headers = dict(headers or {})
         self.more = more
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for another process."""
+        own = {"code": self.code, "detail": self.detail, "status": self.status}
+        return {**own, "pointer": self.pointer, "headers": self.headers, **self.more}
+
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> Problem:
+        """What `as_dict` wrote."""
+        return cls(found.pop("code"), found.pop("detail"), **found)
 
 
 def from_engine(error: EngineError) -> Problem:

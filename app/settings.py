@@ -60,13 +60,20 @@ class Settings(BaseSettings):
     """Lists and objects within one another in a request."""
 
     inline_bytes: int = Field(2 << 10, ge=0)
-    """Bodies up to this many bytes are parsed in the event loop; larger ones, and all that follows, in a thread."""
+    """Bodies up to this many bytes are worked on in the event loop; larger ones in a thread."""
 
     inline_nodes: int = Field(100, ge=0)
     """Graphs up to this many nodes, times the order of the call squared, are compiled in the event loop."""
 
     inline_effort: int = Field(200_000, ge=0)
     """Plans of up to so many floating-point operations and bytes run in the event loop; a thread costs more."""
+
+    thread_bytes: int = Field(32 << 20, ge=0)
+    """Bodies up to this many bytes are worked on in a thread; larger ones in a worker process."""
+
+    thread_nodes: int = Field(2_000, ge=0)
+    """Graphs up to this many nodes, times the order of the call squared, are compiled in a thread; larger ones in a
+    worker process."""
 
     run_threads: int = Field(0, ge=0)
     """Threads over which large elementwise work of one run is spread; 0 takes one for each core."""
@@ -75,7 +82,28 @@ class Settings(BaseSettings):
     """Processes that serve, each with its own caches and threads; 0 is one per core. Above 1 the store is SQLite's."""
 
     threads: int = Field(4, gt=0)
-    """Threads for requests that are too large for the event loop."""
+    """Requests in threads at a time."""
+
+    processes: int = Field(0, ge=0)
+    """Worker processes, for what a thread could not be stopped at; 0 is one for each core."""
+
+    worker_bytes: int = Field(4 << 30, gt=0)
+    """Address space of a worker process, beyond what it begins with."""
+
+    memory_bytes: int = Field(0, ge=0)
+    """Memory that running requests may plan to use together; 0 is 60 % of the machine's, or of the container's."""
+
+    queue: int = Field(64, ge=0)
+    """Requests that wait for a thread or a worker process; more are sent away."""
+
+    queue_seconds: float = Field(2.0, gt=0)
+    """How long a request waits there."""
+
+    client_requests: int = Field(8, gt=0)
+    """Requests of one client that run or wait at a time, but for those that are done in the event loop."""
+
+    client_rate: float = Field(10.0, gt=0)
+    """Seconds of computing that one client may ask for per second, with ten seconds' worth at once."""
 
     store: Literal["sqlite", "memory"] = "sqlite"
     """Where registered graphs are kept: in a file that processes may share, or in the memory of this one."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from json import dumps  # the service's own writes no integers beyond 64 bits
 from typing import Any
 from urllib.parse import unquote
 
 from starlette.requests import Request
 
-from app.http.reading import Posted, accepted, validated
+from app.http.reading import Posted, accepted, client_of
 from app.problems import Problem
+from app.services.answers import Answers
 from app.services.deadline import Clock
-from app.settings import Settings
+from app.services.memory import Share
+from app.services.tasks import Task
 from app.wire import json
+from app.wire.codecs import JSON
 from app.wire.forms import Malformed
 from app.wire.models import NthRequest
 from engine.attrs import NON_FINITE
@@ -24,13 +28,23 @@ SPACE_BETWEEN_VALUES = re.compile(r"[\w)\].]\0+[\w.(\[]")
 
 def posted_from_query(request: Request) -> Posted[NthRequest]:
     """The request that a query spells. Raises invalid_request."""
-    settings: Settings = request.app.state.settings
+    answers: Answers = request.app.state.answers
     answer = accepted(request)
-    clock = Clock(settings.seconds)
+    clock = Clock(answers.settings.seconds)
     with clock.stage("parse"):
         _refuse_spaces(request.scope["query_string"])
-        body = _body(_parameters(request))
-        return Posted(clock, request.app.state.answers, answer, validated(NthRequest, body), True)
+        body = dumps(_body(_parameters(request))).encode()
+    task = Task(
+        NthRequest,
+        body,
+        JSON,
+        answer.codec,
+        clock,
+        client_of(request),
+        Share(answers.admission.memory),
+        request.receive,
+    )
+    return Posted(clock, answers, answer, task)
 
 
 def _parameters(request: Request) -> dict[str, str]:

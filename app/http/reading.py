@@ -9,33 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from app.problems import Problem, over_limit
 from app.services.answers import Answers
 from app.services.deadline import Clock
+from app.services.memory import Share
+from app.services.tasks import Client, Task
 from app.settings import Settings
-from app.wire import json
 from app.wire.codecs import BY_MEDIA_TYPE, CODECS, JSON, Codec
 from app.wire.compression import CODINGS, TooLarge, expand, weights
 from app.wire.forms import Malformed
-from engine.errors import pointer_to
 
 M = TypeVar("M", bound=BaseModel)
-MOST_ERRORS = 10
+UNCOUNTED = 1 << 16
+"""Bytes of a body that are not worth counting: connections are bounded, and hold more themselves."""
 HEADERS = 256
 """Values of headers whose meaning is remembered; clients send the same ones over and over."""
-PLAIN = {
-    "model_type": "expected an object",
-    "dict_type": "expected an object",
-    "list_type": "expected a list",
-    "too_short": "expected at least one item",
-}
-"""What pydantic says of Python's types, in JSON's words."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +51,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Posted(Asked, Generic[M]):
-    """A request with a body. `is_light` tells whether it is small enough to be worked on in the event loop."""
+    """A request with a body: what is asked of the service."""
 
-    request: M
-    is_light: bool
+    task: Task[M]
 
 
 async def read(request: Request, model: type[M]) -> Posted[M]:
-    """The body of a request as a model. Raises Problem for whatever is wrong with it."""
+    """The body of a request, to be read as a model. Raises Problem for whatever HTTP has to say of it."""
     settings: Settings = request.app.state.settings
     answers: Answers = request.app.state.answers
     headers = request.headers
@@ -72,20 +65,27 @@ async def read(request: Request, model: type[M]) -> Posted[M]:
     coding = _coding_of(headers.get("content-encoding", "identity"))
     answer = accepted(request)
     most = getattr(settings, codec.limit)
-    body = await _body(request, codec.limit, most)
-    clock = Clock(settings.seconds)
+    share = Share(answers.admission.memory)
+    try:
+        body = await _body(request, codec.limit, most, share)
+        clock = Clock(settings.seconds)
+        if coding is not None:
+            with clock.stage("parse"):
+                body = await answers.in_thread(partial(_expanded, body, coding, codec.limit, most))
+    except BaseException:
+        share.close()
+        raise
+    task = Task(model, body, codec, answer.codec, clock, client_of(request), share, request.receive)
+    return Posted(clock, answers, answer, task)
 
-    def parse() -> M:
-        with clock.stage("parse"):
-            whole = body if coding is None else _expanded(body, coding, codec.limit, most)
-            return validated(model, _decoded(whole, codec, settings.json_nesting))
 
-    is_light = len(body) <= settings.inline_bytes and coding is None
-    return Posted(clock, answers, answer, parse() if is_light else await answers.in_thread(parse), is_light)
+def client_of(request: Request) -> Client:
+    """Who asks: by the address."""
+    return Client(request.client.host if request.client else "somebody")
 
 
 def reading(model: type[M]) -> Any:
-    """The dependency that reads a body into `model`."""
+    """The dependency that reads a body, to be read as `model`."""
 
     async def read_body(request: Request) -> Posted[M]:
         return await read(request, model)
@@ -163,8 +163,8 @@ def _accepted(accept: str, codings: str) -> Accepted:
     return Accepted(best, weights(codings))
 
 
-async def _body(request: Request, limit: str, most: int) -> bytes:
-    """The whole body, given up as soon as it is known to be too large."""
+async def _body(request: Request, limit: str, most: int, share: Share) -> bytes:
+    """The whole body, given up as soon as it is known to be too large; long ones are counted as they come."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and float(declared[:300]) > most:
         raise over_limit(limit, most, float(declared[:300]), "bytes of the body", 413)
@@ -173,6 +173,8 @@ async def _body(request: Request, limit: str, most: int) -> bytes:
         size += len(chunk)
         if size > most:
             raise over_limit(limit, most, size, "bytes of the body", 413)
+        if size > UNCOUNTED:
+            share.grow(len(chunk))
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -184,59 +186,3 @@ def _expanded(body: bytes, coding: str, limit: str, most: int) -> bytes:
         raise over_limit(limit, most, most + 1, "bytes of the body, expanded: at least", 413) from None
     except Malformed as error:
         raise Problem("invalid_request", str(error), pointer="") from None
-
-
-def _decoded(body: bytes, codec: Codec, most_nesting: int) -> Any:
-    try:
-        value = codec.decode(body)
-    except Malformed as error:
-        raise Problem("invalid_json", f"the body is not {codec.name}: {str(error)[:200]}") from error
-    depth = json.nesting(value, most_nesting)
-    if depth > most_nesting:
-        raise over_limit("json_nesting", most_nesting, depth, "lists and objects within one another", 400)
-    return value
-
-
-def validated(model: type[M], value: Any) -> M:
-    """The model of a decoded body. Raises invalid_request, with a pointer to the first fault."""
-    if isinstance(value, dict):
-        _refuse_unknown(value, model)
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        faults = [
-            _fault(each, value)
-            for each in error.errors(include_url=False, include_input=False, include_context=False)[:MOST_ERRORS]
-        ]
-        where = faults[0]["pointer"] or "the body"
-        raise Problem(
-            "invalid_request", f"{where[:100]}: {faults[0]['detail']}", pointer=faults[0]["pointer"], errors=faults
-        ) from None
-
-
-def _refuse_unknown(body: dict[str, Any], model: type[BaseModel]) -> None:
-    """Stop at the first field that the model lacks; pydantic would go on to list a million of them."""
-    unknown = next((name for name in body if name not in model.model_fields), None)
-    if unknown is not None:
-        detail = f"this call has no field {unknown[:64]!r}; it has: {', '.join(model.model_fields)}"
-        pointer = pointer_to(unknown)
-        raise Problem("invalid_request", detail, pointer=pointer, errors=[{"pointer": pointer, "detail": detail}])
-
-
-def _fault(error: Any, body: Any) -> dict[str, str]:
-    """One of pydantic's errors, with a pointer made of those steps of its location that the body has.
-
-    The others are tags of unions, but for the name of a field that is missing.
-    """
-    steps: list[str | int] = []
-    for step in error["loc"]:
-        if isinstance(body, dict | list) and _has(body, step):
-            steps.append(step)
-            body = body[step]
-    if error["type"] == "missing":
-        steps.append(error["loc"][-1])
-    return {"pointer": pointer_to(*steps), "detail": PLAIN.get(error["type"], error["msg"][:200])}
-
-
-def _has(body: dict[str, Any] | list[Any], step: str | int) -> bool:
-    return step in body if isinstance(body, dict) else isinstance(step, int) and step < len(body)

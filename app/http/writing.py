@@ -15,8 +15,7 @@ from app.wire.compression import LEAST_BYTES, shrink
 
 async def written(posted: Posted[Any]) -> Response:
     """The response to a posted request."""
-    body = await posted.answers.of(posted.request, posted.clock, posted.is_light, posted.answer.codec)
-    return await responded(posted, body)
+    return await responded(posted, await posted.answers.of(posted.task))
 
 
 async def responded(

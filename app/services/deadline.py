@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 
 from engine.errors import DeadlineExceeded
+
+
+class Stopped(Exception):
+    """Nobody waits for this answer any more, or the service is going down."""
 
 
 class Stage:
@@ -24,21 +29,53 @@ class Stage:
 
 
 class Clock:
-    """Runs from a request's arrival. Called, it raises DeadlineExceeded once `seconds` are over."""
+    """Runs from a request's arrival. Called, it raises DeadlineExceeded once `seconds` are over, and Stopped after
+    `stop`."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.start = time.perf_counter()
         self.stages: dict[str, float] = {}
         self.notes: dict[str, str] = {}
+        self.is_stopped = False
+        self.on_stop: Callable[[], None] | None = None
+        """What ends the work where nobody looks at this clock."""
 
     def __call__(self) -> None:
+        if self.is_stopped:
+            raise Stopped
         if time.perf_counter() - self.start > self.seconds:
-            raise DeadlineExceeded(f"the request was not done within {self.seconds:g} s")
+            raise self.over()
+
+    def over(self) -> DeadlineExceeded:
+        """What is raised when the time is over."""
+        return DeadlineExceeded(f"the request was not done within {self.seconds:g} s")
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.start
+
+    @property
+    def worked(self) -> float:
+        """Seconds of all stages but of waiting in the queue."""
+        return sum(self.stages.values()) - self.stages.get("queue", 0.0)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time is over; 0 from then on."""
+        return max(0.0, self.seconds - self.spent)
 
     def lower(self, seconds: float | None) -> None:
         """Hold the request to less time, if it asks for less."""
-        self.seconds = min(self.seconds, seconds or self.seconds)
+        if seconds is not None:
+            self.seconds = min(self.seconds, seconds)
+
+    def stop(self) -> None:
+        """Let the work end as soon as it can."""
+        self.is_stopped = True
+        if self.on_stop is not None:
+            self.on_stop()
 
     def stage(self, name: str) -> Stage:
         """Adds the time spent inside to a stage: `with clock.stage("run"):`."""
@@ -47,6 +84,12 @@ class Clock:
     def note(self, name: str, what: str) -> None:
         """Say something of a request beside its times."""
         self.notes[name] = what
+
+    def add(self, stages: Mapping[str, float], notes: Mapping[str, str]) -> None:
+        """What another clock found, that ran elsewhere for the same request."""
+        for name, spent in stages.items():
+            self.stages[name] = self.stages.get(name, 0.0) + spent
+        self.notes.update(notes)
 
     @property
     def server_timing(self) -> str:

@@ -14,31 +14,24 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
-import msgspec
 
 from app.problems import Problem, over_limit
 from app.services.cache import Cache
-from app.services.questions import program_of
+from app.services.records import Registered, Registration
 from app.settings import Settings
-from app.stores import STORES, Bounds, Record, Store, StoreFailed
+from app.stores import STORES, Bounds, Store, StoreFailed
 from app.wire import json
-from app.wire.models import GraphForm, RegisterRequest, Request
 from engine.limits import Limits
-from engine.program import Program
 
 T = TypeVar("T")
-KEPT = ("expression", "graph", "outputs")
-"""Fields of a request that say what graph it is."""
 THREADS = 2
 """Threads that wait for the store; more would wait for one another."""
-MOST_VARIANTS = 8
-"""Choices of outputs of one graph that are remembered."""
 ASKING_SECONDS = 0.1
 """How long a graph may be found at hand that another process has removed."""
 NOTING_SECONDS = 30.0
@@ -48,26 +41,11 @@ logger = logging.getLogger("gradwire")
 
 
 @dataclass(eq=False)
-class Registered:
-    """A graph at hand. `expression` is its text, if it was posted as one; `version` is the store's at the time when the
-    graph was known to be there."""
+class _Near:
+    """A graph at hand, and the store's version at the time when it was known to be there."""
 
-    program: Program
-    expression: str | None
+    graph: Registered
     version: int
-    variants: dict[tuple[str, ...], Program] = field(default_factory=dict)
-
-    def asked(self, request: Request, limits: Limits) -> Program:
-        """The graph with the outputs that a request asks for: for the same ones the same object, by which plans are
-        kept."""
-        if request.outputs is None:
-            return self.program
-        outputs = tuple(request.outputs)
-        if outputs not in self.variants:
-            if len(self.variants) == MOST_VARIANTS:
-                self.variants.clear()
-            self.variants[outputs] = program_of(request, limits, self.program)
-        return self.variants[outputs]
 
 
 class Page(NamedTuple):
@@ -84,7 +62,7 @@ class Graphs:
         self._settings = settings
         self._store: Store | None = None
         self._opening = threading.Lock()
-        self._at_hand: Cache[Registered] = Cache(settings.graphs_cached_bytes)
+        self._at_hand: Cache[_Near] = Cache(settings.graphs_cached_bytes)
         self._used: dict[str, None] = {}
         self._noted = time.monotonic()
         self._version = 0
@@ -131,14 +109,36 @@ class Graphs:
         found = self._near(id)
         if found is None:
             found = await self._in_thread(partial(_read, id, self._settings.limits))
-            self._at_hand.put(id, found, found.program.nbytes)
+            self._at_hand.put(id, found, found.graph.program.nbytes)
+        self._use(id)
+        if self._is_overdue:
+            await self._in_thread(lambda store: None)
+        return found.graph
+
+    def near(self, id: str) -> Registered | None:
+        """The graph of this id, if it can be had without waiting."""
+        found = None if self._is_overdue else self._near(id)
+        if found is None:
+            return None
+        self._use(id)
+        return found.graph
+
+    def _use(self, id: str) -> None:
         self._used.pop(id, None)
         self._used[id] = None
-        if time.monotonic() - self._noted > NOTING_SECONDS:
-            await self._in_thread(lambda store: None)
-        return found
 
-    def _near(self, id: str) -> Registered | None:
+    @property
+    def _is_overdue(self) -> bool:
+        return time.monotonic() - self._noted > NOTING_SECONDS
+
+    def source(self, id: str) -> bytes:
+        """The graph as it was posted, for those who read it elsewhere. Blocks. Raises unknown_graph."""
+        source = self.open().source(id)
+        if source is None:
+            raise unknown(id)
+        return source
+
+    def _near(self, id: str) -> _Near | None:
         """The graph, if it is at hand and no other process has removed it."""
         found = self._at_hand.get(id)
         if found is None:
@@ -160,14 +160,12 @@ class Graphs:
 
     # Keeping
 
-    async def register(self, request: RegisterRequest, program: Program, description: bytes) -> bool:
-        """Keep the graph of a request, under its name if it has one. Whether the graph is new."""
-        form = {name: getattr(request, name) for name in KEPT if getattr(request, name) is not None}
-        record = Record(program.digest, _packed(form), description)
+    async def register(self, graph: Registration) -> bool:
+        """Keep a graph, under its name if it has one. Whether it is new."""
+        record = graph.record
         if record.size > self._settings.graphs_bytes:
             raise over_limit("graphs_bytes", self._settings.graphs_bytes, record.size, "bytes of the graph")
-        redescribe = request.inputs is not None
-        return await self._in_thread(lambda store: store.put(record, request.name, redescribe=redescribe))
+        return await self._in_thread(lambda store: store.put(record, graph.name, redescribe=graph.redescribe))
 
     async def remove(self, id: str) -> None:
         """Forget a graph. Raises unknown_graph."""
@@ -189,28 +187,14 @@ def unknown(id: str) -> Problem:
     return Problem("unknown_graph", f"no graph is registered under {id[:64]!r}")
 
 
-def _read(id: str, limits: Limits, store: Store) -> Registered:
+def _read(id: str, limits: Limits, store: Store) -> _Near:
     version = store.version()
     source = store.source(id)
     if source is None:
         raise unknown(id)
-    form = GraphForm.model_construct(**_unpacked(source))
-    program = program_of(form, limits)
-    if program.digest != id:
+    found = Registered.read(source, limits)
+    if found.program.digest != id:
         logger.error("the graph %s was registered under an id that it does not have in this version", id)
         raise unknown(id)
-    _ = program.inputs
-    return Registered(program, form.expression, version)
-
-
-def _packed(form: dict[str, Any]) -> bytes:
-    """A graph as it was posted. MessagePack takes bytes, but no integers beyond 64 bits; JSON the other way round."""
-    try:
-        return msgspec.msgpack.encode(form)
-    except OverflowError:
-        return msgspec.json.encode(form)
-
-
-def _unpacked(source: bytes) -> dict[str, Any]:
-    decode = msgspec.json.decode if source.startswith(b"{") else msgspec.msgpack.decode
-    return dict(decode(source))
+    _ = found.program.inputs
+    return _Near(found, version)

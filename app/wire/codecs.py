@@ -27,6 +27,8 @@ class Codec:
     """Makes of what is encoded already a value that `encode` takes as it is."""
     limit: str
     """The setting that bounds a body of this form."""
+    op: bytes
+    """How the field `op` of a node begins."""
     tensors: str | None = None
 
     @property
@@ -38,7 +40,7 @@ def _decode_json(body: bytes) -> Any:
     return json.decode(body, TENSOR_FIELDS)
 
 
-JSON = Codec("JSON", (json.MEDIA_TYPE,), _decode_json, json.encode, orjson.Fragment, "body_bytes")
+JSON = Codec("JSON", (json.MEDIA_TYPE,), _decode_json, json.encode, orjson.Fragment, "body_bytes", b'"op"')
 MSGPACK = Codec(
     "MessagePack",
     (msgpack.MEDIA_TYPE, "application/vnd.msgpack", "application/x-msgpack"),
@@ -46,6 +48,7 @@ MSGPACK = Codec(
     msgpack.encode,
     msgspec.Raw,
     "msgpack_bytes",
+    b"\xa2op",
     tensors="bytes",
 )
 CODECS = (JSON, MSGPACK)

@@ -119,7 +119,15 @@ CASES = [
     Case("deadline_exceeded", {"expression": "x", "inputs": X, "timeout": 1e-9}, None),
 ]
 
-ELSEWHERE = {"overloaded", "not_found", "method_not_allowed", "not_acceptable", "unsupported_media_type", "internal"}
+ELSEWHERE = {
+    "overloaded",
+    "rate_limited",
+    "not_found",
+    "method_not_allowed",
+    "not_acceptable",
+    "unsupported_media_type",
+    "internal",
+}
 """Codes that no body causes: tests below, and those of test_http."""
 
 

@@ -120,7 +120,7 @@ def test_an_integer_is_a_float_as_everywhere(client: httpx.Client) -> None:
         ("expr=x&x=1&wrt=", "unknown_name", "''"),
         ("expr=x&x=1&wrt=z", "unknown_name", "'z'"),
         ("expr=x&x=1&outputs=z", "unknown_name", "'z'"),
-        ("expr=x&x=" + "[" * 80 + "1" + "]" * 80, "invalid_tensor", "nested"),
+        ("expr=x&x=" + "[" * 80 + "1" + "]" * 80, "limit_exceeded", "json_nesting"),
         ("expr=x&x=" + "[" * 3000 + "1" + "]" * 3000, "invalid_request", "'[["),
         ("expr=" + "x%2B" * 3000 + "x&x=1", "limit_exceeded", "url_bytes"),
     ],

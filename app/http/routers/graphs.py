@@ -39,7 +39,7 @@ async def register(posted: Annotated[Posted[models.RegisterRequest], reading(mod
     moved from the graph that it led to before. `inputs` are checked against the graph, and described in the list; calls
     may bring inputs of other shapes and dtypes.
     """
-    id, is_new, answer = await posted.answers.register(posted.request, posted.clock, posted.answer.codec)
+    id, is_new, answer = await posted.answers.register(posted.task)
     return await responded(posted, answer, status=201 if is_new else 200, headers={"Location": f"/graphs/{id}"})
 
 

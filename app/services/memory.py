@@ -1,0 +1,48 @@
+"""The memory that running requests may hold together, counted before it is taken. Any thread may ask."""
+
+from __future__ import annotations
+
+import threading
+
+from app.problems import RETRY_AFTER, Problem
+
+
+class Memory:
+    """Bytes that running requests hold, as far as they are counted."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.held = 0
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Hold so many bytes more; what alone is over the most may be alone. Raises overloaded."""
+        with self._lock:
+            if self.held and self.held + size > self.most:
+                raise Problem(
+                    "overloaded",
+                    f"the requests that run hold {self.held:,} of {self.most:,} bytes; this one needs {size:,} more",
+                    headers=RETRY_AFTER,
+                )
+            self.held += size
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self.held -= size
+
+
+class Share:
+    """What one request holds of the memory, until it is closed."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._size = 0
+
+    def grow(self, size: int) -> None:
+        """Hold so many bytes more. Raises overloaded."""
+        self._memory.take(size)
+        self._size += size
+
+    def close(self) -> None:
+        self._memory.give_back(self._size)
+        self._size = 0

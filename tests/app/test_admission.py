@@ -1,0 +1,207 @@
+"""Admission: places, the queue and its turns, memory, and what a client may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.problems import Problem
+from app.services import admission
+from app.services.admission import Admission, Places
+from app.services.deadline import Clock
+from app.services.memory import Memory, Share
+from app.services.tasks import Client, Road, Task
+from app.settings import Settings
+from app.wire.codecs import JSON
+from app.wire.models import ValueRequest
+from tests.app.support import ask, post, problem
+from tests.conftest import serving
+
+LOOP = {"expression": "more(x) = x > 0\ndown(x) = x - 1\nwhile_loop(more, down, x)", "inputs": {"x": 900_000}}
+
+
+async def _gone() -> None:
+    await asyncio.Event().wait()
+
+
+class Desk:
+    """An admission with one place, and tasks that wait for it."""
+
+    def __init__(self, memory: int = 1000, **settings: Any) -> None:
+        self.admission = Admission(Settings(store="memory", **settings), {Road.THREAD: 1}, memory)
+        self.order: list[str] = []
+
+    def task(self, client: str, seconds: float = 30.0) -> Task[Any]:
+        share = Share(self.admission.memory)
+        return Task(ValueRequest, b"", JSON, JSON, Clock(seconds), Client(client), share, _gone)
+
+    async def served(self, client: str, seconds: float = 30.0, size: int = 0) -> None:
+        async with self.admission.turn(Road.THREAD, self.task(client, seconds), size):
+            self.order.append(client)
+            await asyncio.sleep(0)
+
+
+def test_clients_take_turns() -> None:
+    async def scene() -> list[str]:
+        desk = Desk(client_requests=1000, queue=1000)
+        many = [desk.served("many") for _ in range(50)]
+        await asyncio.gather(*many, desk.served("one"), desk.served("other"))
+        return desk.order
+
+    order = asyncio.run(scene())
+    assert len(order) == 52
+    assert order.index("one") <= 3 and order.index("other") <= 4
+
+
+def test_a_full_queue_refuses_and_who_waits_too_long_is_sent_away() -> None:
+    async def scene() -> list[Any]:
+        desk = Desk(queue=2, queue_seconds=0.05)
+        async with desk.admission.turn(Road.THREAD, desk.task("slow"), 0):
+            found = await asyncio.gather(*(desk.served(name) for name in "abc"), return_exceptions=True)
+        assert desk.admission.queue == 0
+        await desk.served("later")
+        return found
+
+    found = asyncio.run(scene())
+    assert [each.code for each in found] == ["overloaded"] * 3
+    assert ["no place" in each.detail for each in found] == [True, True, False]
+    assert all(each.headers["Retry-After"] for each in found)
+
+
+def test_who_gives_up_waiting_leaves_the_queue() -> None:
+    async def scene() -> None:
+        desk = Desk()
+        async with desk.admission.turn(Road.THREAD, desk.task("slow"), 0):
+            waiting = asyncio.ensure_future(desk.served("gone"))
+            await asyncio.sleep(0)
+            assert desk.admission.queue == 1
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert desk.admission.queue == 0
+        await desk.served("next")
+        assert desk.order == ["next"]
+
+    asyncio.run(scene())
+
+
+def test_a_place_that_comes_as_its_taker_leaves_is_not_lost() -> None:
+    async def scene() -> None:
+        places = Places(1)
+        await places.take("a", 1)
+        waiting = asyncio.ensure_future(places.take("b", 1))
+        await asyncio.sleep(0)
+        places.give_back()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert places.free == 1
+
+    asyncio.run(scene())
+
+
+def test_a_deadline_that_passes_in_the_queue_is_a_deadline() -> None:
+    async def scene() -> Any:
+        desk = Desk()
+        async with desk.admission.turn(Road.THREAD, desk.task("slow"), 0):
+            return (await asyncio.gather(desk.served("hurried", seconds=0.05), return_exceptions=True))[0]
+
+    assert asyncio.run(scene()).code == "deadline_exceeded"
+
+
+@pytest.mark.parametrize(("most", "running", "code"), [(2, 1, None), (2, 2, "rate_limited"), (2, 3, "rate_limited")])
+def test_a_client_has_so_many_requests_at_once(most: int, running: int, code: str | None) -> None:
+    async def scene() -> Any:
+        desk = Desk(client_requests=most)
+        async with desk.admission.turn(Road.THREAD, desk.task("a"), 0):
+            rest = [asyncio.ensure_future(desk.served("a")) for _ in range(running - 1)]
+            await asyncio.sleep(0)
+            last = asyncio.ensure_future(desk.served("a"))
+            await asyncio.sleep(0)
+        found = await asyncio.gather(last, *rest, return_exceptions=True)
+        await desk.served("a")
+        return found[0]
+
+    assert getattr(asyncio.run(scene()), "code", None) == code
+
+
+def test_a_client_that_used_up_its_seconds_waits_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(admission.time, "monotonic", lambda: now)
+    desk, client = Desk(client_rate=2.0).admission, Client("a")
+    desk.greet(client)
+    desk.charge(client, 20.0)  # ten seconds' worth
+    desk.greet(client)
+    desk.charge(client, 5.0)
+    with pytest.raises(Problem) as refused:
+        desk.greet(client)
+    assert refused.value.code == "rate_limited" and refused.value.headers["Retry-After"] == "3"
+    desk.greet(Client("b"))
+    now += 2.6
+    desk.greet(client)
+
+
+def test_a_clients_own_limits_stand_in_place_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission.time, "monotonic", lambda: 1000.0)
+    desk = Desk(client_rate=2.0).admission
+    for rate, allowed in ((2.0, False), (20.0, True)):
+        client = Client(f"of {rate}", rate=rate)
+        desk.charge(client, 100.0)
+        if allowed:
+            desk.greet(client)
+        else:
+            with pytest.raises(Problem):
+                desk.greet(client)
+
+
+def test_accounts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MOST_ACCOUNTS", 10)
+    desk = Desk().admission
+    for i in range(100):
+        desk.charge(Client(str(i)), 1e-3)
+    assert len(desk._accounts) == 10
+
+
+@pytest.mark.parametrize(
+    ("held", "more", "fits"), [(600, 399, True), (600, 400, True), (600, 401, False), (0, 5000, True)]
+)
+def test_memory_is_counted_before_it_is_taken(held: int, more: int, fits: bool) -> None:
+    memory = Memory(1000)
+    first, second = Share(memory), Share(memory)
+    first.grow(held)
+    if fits:
+        second.grow(more)
+        assert memory.held == held + more
+    else:
+        with pytest.raises(Problem) as refused:
+            second.grow(more)
+        assert refused.value.code == "overloaded" and memory.held == held
+    first.close()
+    second.close()
+    assert memory.held == 0
+
+
+def test_a_service_that_is_full_says_so_and_its_probes_answer(tmp_path: Path) -> None:
+    settings = {"GRADWIRE_PROCESSES": "1", "GRADWIRE_QUEUE": "1", "GRADWIRE_QUEUE_SECONDS": "0.3"}
+    with serving(tmp_path / "log", **settings) as (url, _), ThreadPoolExecutor(5) as pool:
+        client = httpx.Client(base_url=url, timeout=60)
+        body = LOOP | {"timeout": 3}
+        asked = [pool.submit(post, client, "/grad/value", body) for _ in range(5)]
+        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+        ask(client, "/grad", {"expression": "x**2", "inputs": {"x": 3}})
+        found = [each.result() for each in asked]
+        codes = [problem(each)["code"] for each in found]
+        assert codes.count("deadline_exceeded") == 1 and codes.count("overloaded") == 4
+        assert all(each.headers["retry-after"] for each in found)
+
+
+def test_what_is_counted_is_given_back(app_client: Any) -> None:
+    client = app_client(memory_bytes=50 << 20)
+    inputs = {"inputs": {"x": [0.5] * 200_000}}
+    for expression in ("sum(x)", "sum(x) +"):
+        for _ in range(30):  # together far above the memory
+            post(client, "/grad", inputs | {"expression": expression})
+    assert post(client, "/grad", inputs | {"expression": "sum(x)"}).status_code == 200

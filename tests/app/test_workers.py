@@ -1,0 +1,231 @@
+"""Worker processes: what they do, what ends them, and that it costs nobody else anything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.services.deadline import Clock
+from app.services.messages import SHORT, Job
+from app.services.workers import Died, Workers
+from app.settings import Settings
+from app.wire import json
+from tests.app.support import ask, graph, node, post, problem
+from tests.conftest import serving
+
+LOOP = {"expression": "more(x) = x > 0\ndown(x) = x - 1\nwhile_loop(more, down, x)", "inputs": {"x": 900_000}}
+"""Some seconds of work that looks at its clock."""
+DEAF = {"expression": "a = reshape(sin(arange(4000000.0) ** 2), [2000, 2000])\ns(a) = sum(svd(a).S)\ns(a)"}
+"""Some seconds in one call of LAPACK's, which looks at nothing."""
+CHECK = {"expression": "sin(x)", "inputs": {"x": 1.0}}
+"""Small, and always a worker's."""
+SECONDS = 10.0
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    log = tmp_path_factory.mktemp("workers") / "log"
+    with serving(log, GRADWIRE_PROCESSES="2") as found:
+        yield found
+
+
+@pytest.fixture
+def server(running: tuple[str, subprocess.Popen[bytes]]) -> str:
+    return running[0]
+
+
+@pytest.fixture
+def client(server: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server, timeout=60) as it:
+        yield it
+
+
+def workers_of(service: subprocess.Popen[bytes]) -> set[int]:
+    """The ids of a service's workers: those that its server of forks has begun."""
+    return {grandchild for child in _children(service.pid) for grandchild in _children(child)}
+
+
+def _children(pid: int) -> list[int]:
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for each in lists for child in each.read_text().split()]
+
+
+def eventually(what: Callable[[], bool]) -> bool:
+    end = time.monotonic() + SECONDS
+    while not what() and time.monotonic() < end:
+        time.sleep(0.02)
+    return what()
+
+
+def processor_seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def is_at_work(pid: int) -> bool:
+    before = processor_seconds(pid)
+    time.sleep(0.1)
+    return processor_seconds(pid) > before + 0.03
+
+
+def busy_worker(service: subprocess.Popen[bytes]) -> int:
+    """The worker that is at work, as soon as there is one."""
+    found: list[int] = []
+    assert eventually(lambda: bool(found.extend(pid for pid in workers_of(service) if is_at_work(pid)) or found))
+    return found[0]
+
+
+def test_workers_are_there_from_the_start(running: Any) -> None:
+    assert len(workers_of(running[1])) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_one_that_dies_costs_its_own_request(client: httpx.Client, running: Any, number: int) -> None:
+    _, service = running
+    with ThreadPoolExecutor(2) as pool, httpx.Client(base_url=client.base_url, timeout=60) as other:
+        lost = pool.submit(post, other, "/grad/value", LOOP | {"timeout": 20})
+        victim = busy_worker(service)
+        kept = pool.submit(post, client, "/grad/check", CHECK)
+        os.kill(victim, number)
+        found = problem(lost.result())
+        assert kept.result().status_code == 200
+    assert found["code"] == "overloaded" and f"signal {int(number)}" in found["detail"]
+    assert lost.result().headers["retry-after"]
+    assert ask(client, "/grad/check", CHECK)["passed"]
+
+
+def test_idle_ones_that_were_killed_cost_nothing(client: httpx.Client, running: Any) -> None:
+    _, service = running
+    ask(client, "/grad/check", CHECK)
+    for pid in workers_of(service):
+        os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: not workers_of(service))
+    assert ask(client, "/grad/check", CHECK)["passed"]
+
+
+def test_the_server_of_forks_may_be_killed_too(client: httpx.Client, running: Any) -> None:
+    _, service = running
+    for pid in _children(service.pid):
+        if _children(pid):
+            os.kill(pid, signal.SIGKILL)
+    for _ in range(4):
+        assert ask(client, "/grad/check", CHECK)["passed"]
+
+
+def test_time_ends_what_looks_at_no_clock(client: httpx.Client) -> None:
+    start = time.monotonic()
+    found = problem(post(client, "/grad/value", DEAF | {"timeout": 0.2}))
+    assert found["code"] == "deadline_exceeded"
+    assert time.monotonic() - start < 3
+    assert ask(client, "/grad/check", CHECK)["passed"]
+
+
+def test_a_client_that_goes_away_frees_its_worker(client: httpx.Client, running: Any) -> None:
+    _, service = running
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{client.base_url}/grad/value", json=LOOP, timeout=0.5)
+    assert eventually(lambda: not any(map(is_at_work, workers_of(service))))
+
+
+def test_memory_that_a_worker_may_not_have_is_refused(tmp_path: Path) -> None:
+    many = {"expression": "s(x) = sum(x)\ns(ones([20000000]) * arange(20000000))"}
+    with (
+        serving(tmp_path / "log", GRADWIRE_WORKER_BYTES=str(200 << 20)) as (url, service),
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        found = problem(post(client, "/grad/value", many))
+        assert found["code"] == "overloaded" and "memory" in found["detail"]
+        assert ask(client, "/grad/check", CHECK)["passed"]
+        assert service.poll() is None
+
+
+def test_workers_end_with_the_service(tmp_path: Path) -> None:
+    with serving(tmp_path / "log") as (url, service):
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(httpx.post, f"{url}/grad/value", json=LOOP, timeout=60)
+            busy_worker(service)
+            workers = workers_of(service)
+            service.kill()
+            with pytest.raises(httpx.TransportError):
+                asked.result()
+        assert workers
+        assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def test_registered_graphs_are_computed_there_too(client: httpx.Client) -> None:
+    id = ask(client, "/graphs", {"expression": "x**2"})["id"]
+    body = {"graph_id": id, "inputs": {"x": 3.0}}
+    assert ask(client, "/grad/check", body)["passed"]
+    assert ask(client, "/grad/check", body)["passed"]
+    client.delete(f"/graphs/{id}")
+    assert problem(post(client, "/grad/check", body))["code"] == "unknown_graph"
+
+
+def test_a_large_graph_is_registered_and_computed(client: httpx.Client) -> None:
+    large = graph(*(node(f"n{i}", "sin", f"n{i - 1}") for i in range(5000)))
+    registered = ask(client, "/graphs", {"graph": large})
+    assert registered["node_count"] == 5001
+    for _ in range(2):
+        by_id = ask(client, "/grad", {"graph_id": registered["id"], "inputs": {"n-1": 1.0}})
+    assert by_id == ask(client, "/grad", {"graph": large, "inputs": {"n-1": 1.0}})
+
+
+# The pool alone
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Workers]:
+    found = Workers(Settings(store="memory"), 2)
+    yield found
+    found.close()
+
+
+def do(pool: Workers, body: Any, clock: Clock | None = None) -> tuple[Any, bytes | None]:
+    clock = clock or Clock(30.0)
+    job = Job("ValueRequest", "application/json", "application/json", clock.left)
+    return pool.do(job, json.encode(body), lambda id: b"", clock)
+
+
+def test_long_bodies_and_answers_come_through_whole(pool: Workers) -> None:
+    numbers = [float(i) for i in range(SHORT)]
+    reply, answer = do(pool, {"expression": "x + 1", "inputs": {"x": numbers}})
+    assert reply.problem is None and answer is not None and len(answer) > SHORT
+    assert json.decode(answer)["values"]["out"]["data"] == [x + 1 for x in numbers]
+
+
+def test_a_problem_comes_through_whole(pool: Workers) -> None:
+    reply, answer = do(pool, {"expression": "x +", "inputs": {}})
+    assert answer is None
+    assert (reply.problem["code"], reply.problem["line"], reply.problem["pointer"]) == (
+        "syntax_error",
+        1,
+        "/expression",
+    )
+
+
+def test_the_clock_kills_the_worker_that_works_for_it_and_no_other(pool: Workers) -> None:
+    clock = Clock(30.0)
+    do(pool, {"expression": "1"}, clock)
+    started, lost = pool.started, pool.lost
+    clock.stop()
+    do(pool, {"expression": "1"})
+    assert (pool.started, pool.lost) == (started, lost)
+    other = Clock(30.0)
+    threading.Timer(0.3, other.stop).start()
+    with pytest.raises(Died):
+        do(pool, LOOP, other)
+    assert pool.lost == lost + 1
+    assert do(pool, {"expression": "1"})[0].problem is None
