@@ -15,6 +15,7 @@ import engine.ops  # noqa: F401 - fills the catalogue
 from app import __version__
 from app.http import problems
 from app.http.bounds import Bounds
+from app.http.direct import install_direct
 from app.http.documenting import install_openapi
 from app.http.routers import gradients, graphs, health, reference
 from app.problems import Problem
@@ -68,5 +69,6 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
     app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)
     app.add_exception_handler(ClientDisconnect, problems.on_disconnect)
     app.add_exception_handler(Exception, problems.on_crash)
+    install_direct(app, gradients.router)
     install_openapi(app)
     return app

@@ -14,6 +14,8 @@ from typing import Any, Generic, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from app.problems import Problem, over_limit
 from app.services.answers import Answers
@@ -60,14 +62,15 @@ async def read(request: Request, model: type[M]) -> Posted[M]:
     """The body of a request, to be read as a model. Raises Problem for whatever HTTP has to say of it."""
     settings: Settings = request.app.state.settings
     answers: Answers = request.app.state.answers
-    headers = request.headers
-    codec = _codec_of(headers.get("content-type", JSON.media_type))
-    coding = _coding_of(headers.get("content-encoding", "identity"))
-    answer = accepted(request)
+    headers = dict(request.scope["headers"])
+    codec = _codec_of(headers.get(b"content-type", b""))
+    coding = _coding_of(headers.get(b"content-encoding", b""))
+    answer = _accepted(headers.get(b"accept", b""), headers.get(b"accept-encoding", b""))
     most = getattr(settings, codec.limit)
     share = Share(answers.admission.memory)
     try:
-        body = await _body(request, codec.limit, most, share)
+        _check_length(headers.get(b"content-length", b"0"), codec.limit, most)
+        body = await _body(request.receive, codec.limit, most, share)
         clock = Clock(settings.seconds)
         if coding is not None:
             with clock.stage("parse"):
@@ -112,9 +115,9 @@ def _accepted_as(request: Request, media_type: str) -> Accepted:
 
 
 @lru_cache(HEADERS)
-def _codec_of(content_type: str) -> Codec:
-    """The form of the body, by its media type. Raises unsupported_media_type."""
-    media_type, _, parameters = content_type.partition(";")
+def _codec_of(content_type: bytes) -> Codec:
+    """The form of the body, by its media type; JSON without one. Raises unsupported_media_type."""
+    media_type, _, parameters = (content_type.decode("latin-1") or JSON.media_type).partition(";")
     subtype = media_type.strip().lower()
     codec = BY_MEDIA_TYPE.get(subtype)
     if codec is None and subtype.startswith("application/") and subtype.endswith("+json"):
@@ -128,9 +131,10 @@ def _codec_of(content_type: str) -> Codec:
     return codec
 
 
-def _coding_of(content_encoding: str) -> str | None:
+@lru_cache(HEADERS)
+def _coding_of(content_encoding: bytes) -> str | None:
     """How the body is compressed, if it is. Raises unsupported_media_type."""
-    coding = content_encoding.strip().lower()
+    coding = content_encoding.decode("latin-1").strip().lower()
     if coding in ("", "identity"):
         return None
     if coding not in CODINGS:
@@ -145,12 +149,13 @@ def _unread(what: str) -> Problem:
 
 def accepted(request: Request) -> Accepted:
     """What the headers say of the answer. Raises not_acceptable where the client takes none of our forms."""
-    return _accepted(request.headers.get("accept", ""), request.headers.get("accept-encoding", ""))
+    headers = dict(request.scope["headers"])
+    return _accepted(headers.get(b"accept", b""), headers.get(b"accept-encoding", b""))
 
 
 @lru_cache(HEADERS)
-def _accepted(accept: str, codings: str) -> Accepted:
-    wanted = weights(accept)
+def _accepted(accept: bytes, codings: bytes) -> Accepted:
+    wanted = weights(accept.decode("latin-1"))
     best, weight = JSON, 0.0 if wanted else 1.0
     for codec in CODECS:
         ranges = (*codec.media_types, "application/*", "*/*")
@@ -160,23 +165,31 @@ def _accepted(accept: str, codings: str) -> Accepted:
     if not weight:
         forms = " or ".join(BY_MEDIA_TYPE)
         raise Problem("not_acceptable", f"the answer is {forms}, which the Accept header leaves out")
-    return Accepted(best, weights(codings))
+    return Accepted(best, weights(codings.decode("latin-1")))
 
 
-async def _body(request: Request, limit: str, most: int, share: Share) -> bytes:
-    """The whole body, given up as soon as it is known to be too large; long ones are counted as they come."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and float(declared[:300]) > most:
+def _check_length(declared: bytes, limit: str, most: int) -> None:
+    """Refuse a body by its Content-Length."""
+    if declared.isdigit() and float(declared[:300]) > most:
         raise over_limit(limit, most, float(declared[:300]), "bytes of the body", 413)
+
+
+async def _body(receive: Receive, limit: str, most: int, share: Share) -> bytes:
+    """The whole body, given up as soon as it is known to be too large; long ones are counted as they come."""
     chunks, size = [], 0
-    async for chunk in request.stream():
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
         size += len(chunk)
         if size > most:
             raise over_limit(limit, most, size, "bytes of the body", 413)
         if size > UNCOUNTED:
             share.grow(len(chunk))
         chunks.append(chunk)
-    return b"".join(chunks)
+        if not message.get("more_body"):
+            return b"".join(chunks)
 
 
 def _expanded(body: bytes, coding: str, limit: str, most: int) -> bytes:

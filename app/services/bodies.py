@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -37,7 +38,7 @@ def decoded(body: bytes, codec: Codec, most_nesting: int) -> Any:
 
 def validated(model: type[M], value: Any) -> M:
     """The model of a decoded body. Raises invalid_request, with a pointer to the first fault."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not value.keys() <= _fields(model):
         _refuse_unknown(value, model)
     try:
         return model.model_validate(value)
@@ -52,13 +53,17 @@ def validated(model: type[M], value: Any) -> M:
         ) from None
 
 
+@cache
+def _fields(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(model.model_fields)
+
+
 def _refuse_unknown(body: dict[str, Any], model: type[BaseModel]) -> None:
     """Stop at the first field that the model lacks; pydantic would go on to list a million of them."""
-    unknown = next((name for name in body if name not in model.model_fields), None)
-    if unknown is not None:
-        detail = f"this call has no field {unknown[:64]!r}; it has: {', '.join(model.model_fields)}"
-        pointer = pointer_to(unknown)
-        raise Problem("invalid_request", detail, pointer=pointer, errors=[{"pointer": pointer, "detail": detail}])
+    unknown = next(name for name in body if name not in model.model_fields)
+    detail = f"this call has no field {unknown[:64]!r}; it has: {', '.join(model.model_fields)}"
+    pointer = pointer_to(unknown)
+    raise Problem("invalid_request", detail, pointer=pointer, errors=[{"pointer": pointer, "detail": detail}])
 
 
 def _fault(error: Any, body: Any) -> dict[str, str]:
