@@ -37,9 +37,9 @@ class Body(SubGraph):
         return tuple(leaf.attrs["name"] for leaf in self.inputs)
 
     @cached_property
-    def live(self) -> frozenset[Node]:
-        """The nodes that the outputs need."""
-        return frozenset(self.graph.live(self.outputs)) if self.outputs else frozenset()
+    def live(self) -> list[Node]:
+        """The nodes that the outputs need, in topological order."""
+        return self.graph.live(self.outputs)
 
     @property
     def specs(self) -> tuple[Spec, ...]:
@@ -54,7 +54,7 @@ class Body(SubGraph):
     def inline(self, graph: Graph, nodes: Sequence[Node]) -> tuple[Node, ...]:
         """The outputs, emitted in another graph on `nodes`."""
         known = dict(zip(self.inputs, nodes, strict=True))
-        for node in self.graph.live(self.outputs) if self.outputs else ():
+        for node in self.live:
             if node.op is CONSTANT and node.value is not None:
                 known[node] = graph.constant(node.value, weak=node.weak)
             elif node not in known:
@@ -67,7 +67,7 @@ class Body(SubGraph):
         """A digest of what is computed from which input, whatever the leaves are called."""
         number = {leaf: f"in{at}:{leaf.spec}" for at, leaf in enumerate(self.inputs)}
         digest = hashlib.blake2b(digest_size=16)
-        for node in self.graph.live(self.outputs) if self.outputs else ():
+        for node in self.live:
             if node not in number:
                 number[node] = f"%{len(number)}"
                 value = "" if node.value is None else f"{node.dtype}{node.shape}{node.value.tobytes()!r}"

@@ -12,9 +12,10 @@ taken row by row. What a function takes from around it joins the `consts`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -24,13 +25,18 @@ from engine.core import Attrs, Graph, Node, Operand, Refusal, Sample, cast, defi
 from engine.derivative import Series, filled, plus
 from engine.errors import DtypeMismatch, InvalidGraph, LimitExceeded, NotDifferentiable, ShapeMismatch
 from engine.families import with_rank
-from engine.transforms.batch import batch, spread
+from engine.loops import Carry, Loop, Results, in_kinds
+from engine.transforms.batch import batch, batch_size, spread
 from engine.transforms.reverse import reverse
 from engine.transforms.taylor import series_along
 from engine.types import BOOL, INT64, Shape, Spec, is_inexact, promote
 
 VALUES = Operand("operands", "biufc", promotes=False, variadic=True)
 CONSTS = kinds.integer("How many of the operands come first, and are the same in every step.", 0)
+
+_Made = TypeVar("_Made")
+_Cotangents: TypeAlias = tuple[dict[int, Node], dict[Node, Node | None]]
+_Series: TypeAlias = Mapping[Node, Sequence[Node | None]]
 
 
 # What a body becomes under a transform
@@ -40,27 +46,23 @@ def _zero(spec: Spec, graph: Graph) -> Node:
     return filled(graph, 0, spec)
 
 
-def _cotangents(body: Body, given: Sequence[bool], wanted: Sequence[Node]) -> tuple[list[Node], list[Node | None]]:
-    """Leaves for the cotangents of the outputs that have one; and the cotangents of the `wanted` inputs."""
-    seeds = [
-        body.partner(("cotangent", at), out, out.spec)
+def _cotangents(body: Body, given: Sequence[bool], wanted: Sequence[Node]) -> _Cotangents:
+    """Leaves for the cotangents of the outputs that have one, by place; and the cotangents of the `wanted` inputs."""
+    seeds = {
+        at: body.partner(("cotangent", at), out, out.spec)
         for at, (out, has) in enumerate(zip(body.outputs, given, strict=True))
         if has
-    ]
-    pairs = zip((out for out, has in zip(body.outputs, given, strict=True) if has), seeds, strict=True)
-    return seeds, reverse(list(pairs), wanted) if seeds else [None] * len(wanted)
+    }
+    found = reverse([(body.outputs[at], seed) for at, seed in seeds.items()], wanted)
+    return seeds, dict(zip(wanted, found, strict=True))
 
 
-def _batched_body(body: Body, size: int, flags: Sequence[bool], always: Sequence[bool]) -> tuple[Body, list[bool]]:
+def _batched_body(body: Body, size: int, flagged: AbstractSet[Node], always: Sequence[bool]) -> tuple[Body, list[bool]]:
     """The body under one more axis of the inputs that are flagged; and which outputs have it.
 
     These are the outputs that depend on what is flagged, and those of `always`.
     """
-    leaves = {
-        x: body.partner(("batch", size), x, Spec((size, *x.shape), x.dtype))
-        for x, has in zip(body.inputs, flags, strict=True)
-        if has
-    }
+    leaves = {x: body.partner(("batch", size), x, Spec((size, *x.shape), x.dtype)) for x in body.inputs if x in flagged}
     reached = _reached(body, leaves)
     has_axis = [out in reached or one for out, one in zip(body.outputs, always, strict=True)]
     rows = batch(leaves, body.outputs) if leaves else [spread(out, size) for out in body.outputs]
@@ -71,19 +73,32 @@ def _batched_body(body: Body, size: int, flags: Sequence[bool], always: Sequence
 def _reached(body: Body, leaves: Mapping[Node, Node]) -> set[Node]:
     """What depends on some of the inputs, by whatever path."""
     found = set(leaves)
-    for node in body.graph.live(body.outputs):
+    for node in body.live:
         if any(x in found for x in node.inputs):
             found.add(node)
     return found
 
 
-def _series_leaves(body: Body, moving: Sequence[bool], order: int) -> dict[Node, list[Node]]:
+def _series_leaves(body: Body, moving: AbstractSet[Node], order: int) -> dict[Node, list[Node]]:
     """Leaves for the coefficients 1 to `order` of the inputs that move."""
     return {
         x: [body.partner(("coefficient", k), x, x.spec) for k in range(1, order + 1)]
-        for x, moves in zip(body.inputs, moving, strict=True)
-        if moves
+        for x in body.inputs
+        if x in moving
     }
+
+
+def _settled(reached: AbstractSet[Node], step: Callable[[AbstractSet[Node]], tuple[_Made, AbstractSet[Node]]]) -> _Made:
+    """What `step` makes of some inputs, once it reaches no more: what reaches a carry is there in the next step."""
+    while True:
+        made, found = step(reached)
+        if found <= reached:
+            return made
+        reached = reached | found
+
+
+def _flagged(body: Body, flags: Sequence[bool]) -> set[Node]:
+    return {x for x, flag in zip(body.inputs, flags, strict=True) if flag}
 
 
 def _any(values: Sequence[Any]) -> bool:
@@ -183,47 +198,8 @@ def _carried(closure: Any, body: Body, count: int, places: Sequence[int]) -> lis
 # scan
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """The operands of a scan, or anything that goes with each of them, by their three kinds."""
-
-    consts: Sequence[Any]
-    carries: Sequence[Any]
-    rows: Sequence[Any]
-
-    @classmethod
-    def of(cls, values: Sequence[Any], consts: int, carry: int) -> _Parts:
-        return cls(values[:consts], values[consts : consts + carry], values[consts + carry :])
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((*self.consts, *self.carries, *self.rows))
-
-
-def _parts(node: Node, values: Sequence[Any]) -> _Parts:
-    return _Parts.of(values, node.attrs["consts"], node.attrs["carry"])
-
-
-def _emit_scan(
-    graph: Graph, leaves: _Parts, operands: _Parts, outputs: Sequence[Node], length: int, reverse: bool
-) -> tuple[Node, ...]:
-    """A scan of the body that `leaves` and `outputs` make, without the operands that it does not need."""
-    inner = outputs[0].graph
-    needed = set(inner.live(outputs))
-    consts = [pair for pair in zip(leaves.consts, operands.consts, strict=True) if pair[0] in needed]
-    rows = [pair for pair in zip(leaves.rows, operands.rows, strict=True) if pair[0] in needed]
-    carries = list(zip(leaves.carries, operands.carries, strict=True))
-    pairs = [*consts, *carries, *rows]
-    return ops.scan.apply(
-        graph,
-        [operand for _, operand in pairs],
-        {
-            "body_fn": Body(inner, [leaf for leaf, _ in pairs], outputs),
-            "consts": len(consts),
-            "carry": len(carries),
-            "length": length,
-            "reverse": reverse,
-        },
-    )
+def _by_kind(node: Node, each: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+    return in_kinds(each, node.attrs["consts"], node.attrs["carry"])
 
 
 def _close_scan(graph: Graph, nodes: Sequence[Node], attrs: Attrs) -> tuple[Sequence[Node], Attrs]:
@@ -231,15 +207,15 @@ def _close_scan(graph: Graph, nodes: Sequence[Node], attrs: Attrs) -> tuple[Sequ
     consts, carry = attrs["consts"], attrs["carry"]
     if not (consts >= 0 and carry >= 0 and consts + carry <= len(nodes)):
         raise InvalidGraph(f"scan has {len(nodes)} operands: not {consts} consts and {carry} carries", pointer="/attrs")
-    parts = _Parts.of(nodes, consts, carry)
-    length = _length(parts.rows, attrs["length"], "scan")
+    fixed, states, rows = in_kinds(nodes, consts, carry)
+    length = _length(rows, attrs["length"], "scan")
     attrs = attrs | {"length": _bounded(graph, length)}
     if not _is_open(attrs["body_fn"]):
         return nodes, attrs
-    rows = [Spec(x.shape[1:], x.dtype) for x in parts.rows]
-    body, captured, carries = _traced(_closure(attrs["body_fn"], "body_fn"), parts.consts, parts.carries, rows)
+    specs = [Spec(x.shape[1:], x.dtype) for x in rows]
+    body, captured, carries = _traced(_closure(attrs["body_fn"], "body_fn"), fixed, states, specs)
     attrs = attrs | {"body_fn": body, "consts": consts + len(captured)}
-    return [*captured, *parts.consts, *carries, *parts.rows], attrs
+    return [*captured, *fixed, *carries, *rows], attrs
 
 
 def _length(rows: Sequence[Node], given: int | None, name: str) -> int:
@@ -271,11 +247,11 @@ def _scan_specs(*nodes: Node, body_fn: Body, consts: int, carry: int, length: in
 def _scan(
     *operands: Any, body_fn: Body, consts: int, carry: int, length: int, reverse: bool, run: Callable[..., Any]
 ) -> tuple[Any, ...]:
-    parts = _Parts.of(operands, consts, carry)
-    plan, names, carries = body_fn.plan, body_fn.names, list(parts.carries)
+    fixed, carries, rows = in_kinds(operands, consts, carry)
+    plan, names = body_fn.plan, body_fn.names
     stacks = [np.empty((length, *spec.shape), spec.dtype) for spec in body_fn.specs[carry:]]
     for at in range(length - 1, -1, -1) if reverse else range(length):
-        values = (*parts.consts, *carries, *(x[at] for x in parts.rows))
+        values = (*fixed, *carries, *(x[at] for x in rows))
         results = run(plan, dict(zip(names, values, strict=True)))
         carries = results[:carry]
         for stack, value in zip(stacks, results[carry:], strict=True):
@@ -287,7 +263,7 @@ KEPT = 4
 """What part of the memory there may be the kept carries may take: one in so many."""
 
 
-def _scan_reverse(node: Node, g: Sequence[Node | None], wanted: Sequence[bool]) -> list[Node | None]:
+def _scan_reverse(node: Node, g: Sequence[Node | None], wanted: Sequence[bool]) -> Sequence[Node | None]:
     """Back through the steps, by the carries that each began with: all of them, or, where there are many, some."""
     length, specs = node.attrs["length"], node.specs[: node.attrs["carry"]]
     kept = length * sum(spec.nbytes for spec in specs)
@@ -315,7 +291,7 @@ def _pieces(node: Node, operands: Sequence[Node]) -> tuple[Node, ...]:
     length, carry, is_reverse = node.attrs["length"], node.attrs["carry"], node.attrs["reverse"]
     steps = math.isqrt(length)
     pieces, rest = divmod(length, steps)
-    parts = _parts(node, operands)
+    consts, carries, rows = _by_kind(node, operands)
     first, last = (rest, 0) if is_reverse else (0, pieces * steps)
 
     def folded(x: Node) -> Node:
@@ -323,13 +299,13 @@ def _pieces(node: Node, operands: Sequence[Node]) -> tuple[Node, ...]:
         return ops.reshape(taken, shape=(pieces, steps, *x.shape[1:]))
 
     outer = node.attrs | {"body_fn": _piece(node, steps), "length": pieces}
-    results = ops.scan.apply(node.graph, [*parts.consts, *parts.carries, *(folded(x) for x in parts.rows)], outer)
+    results = ops.scan.apply(node.graph, [*consts, *carries, *map(folded, rows)], outer)
     carries = results[:carry]
     stacks = [ops.reshape(y, shape=(pieces * steps, *y.shape[2:])) for y in results[carry:]]
     if not rest:
         return (*carries, *stacks)
-    rows = [ops.slice(x, index=((last, last + rest, None),)) for x in parts.rows]
-    left = ops.scan.apply(node.graph, [*parts.consts, *carries, *rows], node.attrs | {"length": rest})
+    rows = [ops.slice(x, index=((last, last + rest, None),)) for x in rows]
+    left = ops.scan.apply(node.graph, [*consts, *carries, *rows], node.attrs | {"length": rest})
     pairs = zip(stacks, left[carry:], strict=True)
     joined = [ops.concat(*((b, a) if is_reverse else (a, b)), axis=0) for a, b in pairs]
     return (*left[:carry], *joined)
@@ -339,62 +315,43 @@ def _piece(node: Node, steps: int) -> Body:
     """The body of a scan, `steps` times."""
     body = node.attrs["body_fn"]
     graph = node.graph.offshoot()
-    leaves = _parts(node, body.inputs)
-    rows = [fresh_leaf(graph, Spec((steps, *x.shape), x.dtype)) for x in leaves.rows]
-    inputs = [*(fresh_leaf(graph, x.spec) for x in (*leaves.consts, *leaves.carries)), *rows]
+    consts, carries, rows = _by_kind(node, body.inputs)
+    stacks = [fresh_leaf(graph, Spec((steps, *x.shape), x.dtype)) for x in rows]
+    inputs = [*(fresh_leaf(graph, x.spec) for x in (*consts, *carries)), *stacks]
     return Body(graph, inputs, ops.scan.apply(graph, inputs, node.attrs | {"length": steps}))
 
 
-def _reverse_by_steps(node: Node, g: Sequence[Node | None], wanted: Sequence[bool]) -> list[Node | None]:
+def _reverse_by_steps(node: Node, g: Sequence[Node | None], wanted: Sequence[bool]) -> Sequence[Node | None]:
     """A scan the other way round, of the body's adjoint at the carries that each step began with."""
-    body, graph, carry = node.attrs["body_fn"], node.graph, node.attrs["carry"]
-    leaves, wants, operands = _parts(node, body.inputs), _parts(node, wanted), _parts(node, node.inputs)
-    consts = [x for x, want in zip(leaves.consts, wants.consts, strict=True) if want and is_inexact(x.dtype)]
-    rows = [x for x, want in zip(leaves.rows, wants.rows, strict=True) if want and is_inexact(x.dtype)]
-    targets = [*leaves.carries, *consts, *rows]
-    active = [each is not None for each in g]
-    while True:
-        seeds, found = _cotangents(body, active, targets)
-        later = [was or part is not None for was, part in zip(active[:carry], found, strict=False)]
-        if later == active[:carry]:
-            break
-        active[:carry] = later
-    by_leaf = dict(zip(targets, found, strict=True))
-    seed_of = dict(zip((at for at, has in enumerate(active) if has), seeds, strict=True))
-    states = [at for at in range(carry) if active[at]]
-    sums = [x for x in consts if by_leaf[x] is not None]
-    stacks = [x for x in rows if by_leaf[x] is not None]
-    ys = [at for at in range(carry, len(g)) if active[at]]
-    totals = {x: body.partner("sum", x, x.spec) for x in sums}
-    results = (
-        _emit_scan(
-            graph,
-            _Parts(
-                leaves.consts,
-                [*(seed_of[at] for at in states), *totals.values()],
-                [*leaves.carries, *leaves.rows, *(seed_of[at] for at in ys)],
-            ),
-            _Parts(
-                operands.consts,
-                [
-                    *(g[at] or _zero(node.specs[at], graph) for at in states),
-                    *(_zero(x.spec, graph) for x in sums),
-                ],
-                [*_carries_before(node), *operands.rows, *(_given(g[at]) for at in ys)],
-            ),
-            [
-                *(by_leaf[leaves.carries[at]] or _zero(leaves.carries[at].spec, body.graph) for at in states),
-                *(_given(plus(totals[x], by_leaf[x])) for x in sums),
-                *(_given(by_leaf[x]) for x in stacks),
-            ],
-            node.attrs["length"],
-            not node.attrs["reverse"],
-        )
-        if states or sums or stacks
-        else ()
-    )
-    answers = dict(zip([*(leaves.carries[at] for at in states), *sums, *stacks], results, strict=True))
-    return [answers.get(x) for x in body.inputs]
+    body, graph, loop = node.attrs["body_fn"], node.graph, Loop.of(node)
+    seeds, found = _carried_cotangents(node, g, wanted)
+    states = {
+        seeds[at]: Carry(start or _zero(x.spec, graph), found[x] or _zero(x.spec, body.graph))
+        for at, (x, start) in enumerate(zip(loop.carries, g, strict=False))
+        if at in seeds
+    }
+    totals = {x: body.partner("sum", x, x.spec) for x in loop.consts if found.get(x) is not None}
+    sums = {total: Carry(_zero(x.spec, graph), _given(plus(total, found[x]))) for x, total in totals.items()}
+    taken = {seed: _given(g[at]) for at, seed in seeds.items() if at >= len(loop.carries)}
+    stacked = [part for x in loop.rows if (part := found.get(x)) is not None]
+    back = Loop(loop.consts, states | sums, {**_carries_before(node), **loop.rows, **taken}, stacked)
+    results = back.emit(node, reverse=not node.attrs["reverse"])
+    ends = [*map(totals.get, loop.consts), *map(seeds.get, range(len(loop.carries)))]
+    return results.of(ends, map(found.get, loop.rows))
+
+
+def _carried_cotangents(node: Node, g: Sequence[Node | None], wanted: Sequence[bool]) -> _Cotangents:
+    """The cotangents of one step, by all results that get one in some step."""
+    body, loop = node.attrs["body_fn"], Loop.of(node)
+    asked = _flagged(body, wanted)
+    targets = [*loop.carries, *(x for x in (*loop.consts, *loop.rows) if x in asked and is_inexact(x.dtype))]
+    stacked = [each is not None for each in g[len(loop.carries) :]]
+
+    def step(active: AbstractSet[Node]) -> tuple[_Cotangents, set[Node]]:
+        seeds, found = _cotangents(body, [*(x in active for x in loop.carries), *stacked], targets)
+        return (seeds, found), {x for x in loop.carries if found[x] is not None}
+
+    return _settled({x for x, each in zip(loop.carries, g, strict=False) if each is not None}, step)
 
 
 def _given(node: Node | None) -> Node:
@@ -402,95 +359,88 @@ def _given(node: Node | None) -> Node:
     return node
 
 
-def _carries_before(node: Node) -> Sequence[Node]:
+def _carries_before(node: Node) -> Mapping[Node, Node]:
     """The carries that each step of a scan begins with, as rows: the same scan, which says them instead of the rest."""
-    body, carry = node.attrs["body_fn"], node.attrs["carry"]
-    if not carry:
-        return ()
-    leaves = _parts(node, body.inputs)
-    attrs = node.attrs
-    saying = [*body.outputs[:carry], *leaves.carries]
-    return _emit_scan(node.graph, leaves, _parts(node, node.inputs), saying, attrs["length"], attrs["reverse"])[carry:]
-
-
-def _carried_series(
-    body: Body, moving: _Parts, order: int
-) -> tuple[dict[Node, list[Node]], list[list[Node | None]], list[bool]]:
-    """Leaves for the series of what moves, the series of the outputs, and which carries move: those that do at the
-    start, and those that they reach in some step."""
-    moves = list(moving.carries)
-    while True:
-        along = _series_leaves(body, [*moving.consts, *moves, *moving.rows], order)
-        series = series_along(along, body.outputs, order)
-        later = [was or _any(each) for was, each in zip(moves, series, strict=False)]
-        if later == moves:
-            return along, series, moves
-        moves = later
+    loop = Loop.of(node)
+    return replace(loop, stacked=[*loop.carries]).emit(node).stacked
 
 
 def _scan_taylor(node: Node, coefficients: Sequence[Sequence[Node | None]], order: int) -> tuple[Node | None, ...]:
-    """Coefficient `order` of the results: a scan of the body's series, whose carries are whole series."""
-    body, graph, carry = node.attrs["body_fn"], node.graph, node.attrs["carry"]
-    leaves, given, operands = _parts(node, body.inputs), _parts(node, coefficients), _parts(node, node.inputs)
-    moving = _Parts([*map(_any, given.consts)], [*map(_any, given.carries)], [*map(_any, given.rows)])
-    along, series, moves = _carried_series(body, moving, order)
+    """A scan of the body's series, whose carries are whole series."""
+    loop, carries, stacked = _series_loop(node, coefficients, order)
+    return loop.emit(node).of(carries, stacked)
 
-    def joined(own: Sequence[Any], of: Sequence[Node], known: Mapping[Node, Sequence[Any]]) -> list[Any]:
-        return [*own, *(each for x in of if x in known for each in known[x])]
 
-    values = {
-        x: [c or _zero(operand.spec, graph) for c in each]
-        for x, operand, each in zip(body.inputs, operands, given, strict=True)
-        if x in along
+def _series_loop(
+    node: Node, coefficients: Sequence[Sequence[Node | None]], order: int
+) -> tuple[Loop, list[Node | None], list[Node | None]]:
+    """A loop that carries series beside values; and which of its carries, and which of the nodes that it stacks, are
+    coefficient `order` of the results of `node`."""
+    body, loop = node.attrs["body_fn"], Loop.of(node)
+    along, series = _carried_series(body, loop, coefficients, order)
+    operand = dict(zip(body.inputs, node.inputs, strict=True))
+    given = dict(zip(body.inputs, coefficients, strict=True))
+
+    def starts(leaves: Iterable[Node]) -> dict[Node, Node]:
+        return {
+            leaf: c or _zero(operand[x].spec, node.graph)
+            for x in leaves
+            for leaf, c in zip(along.get(x, ()), given[x], strict=False)
+        }
+
+    later = {
+        leaf: c or _zero(leaf.spec, body.graph)
+        for x, each in loop.carries.items()
+        for leaf, c in zip(along.get(x, ()), series[each.becomes], strict=False)
     }
-    moved = [at for at in range(carry) if moves[at]]
-    ys = [at for at in range(carry, len(series)) if series[at][order - 1] is not None]
-    results = _emit_scan(
-        graph,
-        _Parts(*(joined(each, each, along) for each in (leaves.consts, leaves.carries, leaves.rows))),
-        _Parts(
-            joined(operands.consts, leaves.consts, values),
-            joined(operands.carries, leaves.carries, values),
-            joined(operands.rows, leaves.rows, values),
-        ),
-        [
-            *body.outputs[:carry],
-            *(c or _zero(body.outputs[at].spec, body.graph) for at in moved for c in series[at]),
-            *(_given(series[at][order - 1]) for at in ys),
-        ],
-        node.attrs["length"],
-        node.attrs["reverse"],
+    carries = {leaf: Carry(start, later[leaf]) for leaf, start in starts(loop.carries).items()}
+    ends = [along[x][-1] if x in along else None for x in loop.carries]
+    stacked = [series[out][-1] for out in loop.stacked]
+    whole = Loop(
+        {**loop.consts, **starts(loop.consts)},
+        {**loop.carries, **carries},
+        {**loop.rows, **starts(loop.rows)},
+        [out for out in stacked if out is not None],
     )
-    places = {at: carry + order * (i + 1) - 1 for i, at in enumerate(moved)}
-    places |= {at: carry + order * len(moved) + i for i, at in enumerate(ys)}
-    return tuple(results[places[at]] if at in places else None for at in range(len(node.specs)))
+    return whole, ends, stacked
+
+
+def _carried_series(
+    body: Body, loop: Loop, coefficients: Sequence[Sequence[Node | None]], order: int
+) -> tuple[dict[Node, list[Node]], _Series]:
+    """Leaves for the series of all inputs that move in some step, and the series of the outputs."""
+
+    def step(moving: AbstractSet[Node]) -> tuple[tuple[dict[Node, list[Node]], _Series], set[Node]]:
+        along = _series_leaves(body, moving, order)
+        series = dict(zip(body.outputs, series_along(along, body.outputs, order), strict=True))
+        return (along, series), {x for x, each in loop.carries.items() if _any(series[each.becomes])}
+
+    return _settled(_flagged(body, [*map(_any, coefficients)]), step)
 
 
 def _scan_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> tuple[Node, ...]:
     """A scan of the batched body; carries have the new axis where anything that they meet has it."""
-    body, carry = node.attrs["body_fn"], node.attrs["carry"]
-    size = next(arg.shape[0] for arg, has in zip(args, batched, strict=True) if has)
-    flags, operands = _parts(node, batched), _parts(node, args)
-    has_axis = list(flags.carries)
-    while True:
-        every = [*flags.consts, *has_axis, *flags.rows]
-        inner, outputs = _batched_body(body, size, every, [*has_axis, *[False] * (len(body.outputs) - carry)])
-        if outputs[:carry] == has_axis:
-            break
-        has_axis = outputs[:carry]
-    carries = [
-        arg if had or not has else spread(arg, size)
-        for arg, had, has in zip(operands.carries, flags.carries, has_axis, strict=True)
+    body, loop = node.attrs["body_fn"], Loop.of(node)
+    size = batch_size(args, batched)
+    rest = [False] * len(loop.stacked)
+
+    def step(active: AbstractSet[Node]) -> tuple[tuple[Body, list[bool]], set[Node]]:
+        made = _batched_body(body, size, active, [*(x in active for x in loop.carries), *rest])
+        return made, {x for x, has in zip(loop.carries, made[1], strict=False) if has}
+
+    inner, outputs = _settled(_flagged(body, batched), step)
+    consts, carries, rows = _by_kind(node, [*zip(args, batched, strict=True)])
+    operands = [
+        *(x for x, _ in consts),
+        *(spread(x, size) if has and not had else x for (x, had), has in zip(carries, outputs, strict=False)),
+        *(ops.moveaxis(x, source=1, destination=0) if has else x for x, has in rows),
     ]
-    rows = [
-        ops.moveaxis(x, source=1, destination=0) if has else x for x, has in zip(operands.rows, flags.rows, strict=True)
-    ]
-    results = ops.scan.apply(node.graph, [*operands.consts, *carries, *rows], node.attrs | {"body_fn": inner})
-    ys = [
-        ops.moveaxis(y, source=1, destination=0) if has else spread(y, size)
-        for y, has in zip(results[carry:], outputs[carry:], strict=True)
-    ]
-    return (*(c if has else spread(c, size) for c, has in zip(results, has_axis, strict=False)), *ys)
+    results = ops.scan.apply(node.graph, operands, node.attrs | {"body_fn": inner})
+    pairs = list(zip(results, outputs, strict=True))
+    return (
+        *(c if has else spread(c, size) for c, has in pairs[: len(carries)]),
+        *(ops.moveaxis(y, source=1, destination=0) if has else spread(y, size) for y, has in pairs[len(carries) :]),
+    )
 
 
 # The derivative of all of them
@@ -648,11 +598,11 @@ def _emit_cond(node: Node, operands: Sequence[Node], sides: Sequence[tuple[Seque
 
 def _cond_taylor(node: Node, coefficients: Sequence[Sequence[Node | None]], order: int) -> tuple[Node | None, ...]:
     """The series of the branch that is taken."""
-    moving = [_any(each) for each in coefficients[1:]]
+    moving = [*map(_any, coefficients[1:])]
     given = [c or _zero(x.spec, node.graph) for x, each in _moved(node.inputs[1:], coefficients[1:]) for c in each]
     sides = []
     for body in _branches(node):
-        along = _series_leaves(body, moving, order)
+        along = _series_leaves(body, _flagged(body, moving), order)
         series = series_along(along, body.outputs, order)
         sides.append(([*body.inputs, *(leaf for each in along.values() for leaf in each)], [c[-1] for c in series]))
     return tuple(_emit_cond(node, [*node.inputs[1:], *given], sides))
@@ -669,16 +619,16 @@ def _cond_reverse(node: Node, g: Sequence[Node | None], wanted: Sequence[bool]) 
     for body in _branches(node):
         chosen = [x for x, want in zip(body.inputs, wanted[1:], strict=True) if want]
         seeds, found = _cotangents(body, has, chosen)
-        sides.append(([*body.inputs, *seeds], found))
+        sides.append(([*body.inputs, *seeds.values()], [*found.values()]))
     found = iter(_emit_cond(node, [*node.inputs[1:], *filter(None, g)], sides))
     return [None, *(next(found) if want else None for want in wanted[1:])]
 
 
 def _cond_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> tuple[Node, ...]:
     """Both branches, and a choice between them, where the predicate has the new axis; else the batched branch."""
-    size = next(arg.shape[0] for arg, has in zip(args, batched, strict=True) if has)
+    size = batch_size(args, batched)
     every = [True] * len(node.specs)
-    sides = [_batched_body(body, size, batched[1:], every)[0] for body in _branches(node)]
+    sides = [_batched_body(body, size, _flagged(body, batched[1:]), every)[0] for body in _branches(node)]
     if not batched[0]:
         return ops.cond.apply(node.graph, args, dict(zip(("true_fn", "false_fn"), sides, strict=True)))
     values = zip(*[body.inline(node.graph, args[1:]) for body in sides], strict=True)
@@ -770,49 +720,23 @@ def _while(
     raise LimitExceeded("loop_steps", max_steps, max_steps + 1, "steps of while_loop")
 
 
-def _emit_while(
-    node: Node, leaves: _Parts, operands: _Parts, outputs: Sequence[Node], test: Body | None = None
-) -> tuple[Node, ...]:
-    """A while loop of another body with the same condition, which passes over what is new."""
-    body, asks = node.attrs["body_fn"], node.attrs["cond_fn"]
-    own = dict(zip(body.inputs, asks.inputs, strict=True))
-    inputs = [own.get(leaf) or fresh_leaf(asks.graph, leaf.spec) for leaf in leaves]
-    attrs = {
-        "cond_fn": test or Body(asks.graph, inputs, asks.outputs),
-        "body_fn": Body(body.graph, [*leaves], outputs),
-        "consts": len(leaves.consts),
-        "max_steps": node.attrs["max_steps"],
-    }
-    return ops.while_loop.apply(node.graph, [*operands], attrs)
-
-
 def _while_taylor(node: Node, coefficients: Sequence[Sequence[Node | None]], order: int) -> tuple[Node | None, ...]:
     """A loop whose carries are series, for as many steps as the values take."""
-    body, graph, consts = node.attrs["body_fn"], node.graph, node.attrs["consts"]
-    carries, given = body.inputs[consts:], [*map(_any, coefficients)]
-    along, series, moves = _carried_series(body, _Parts(given[:consts], given[consts:], []), order)
-    moved = [at for at, moves_it in enumerate(moves) if moves_it]
-    values = {x: each for x, each in zip(body.inputs, coefficients, strict=True) if x in along}
-    fixed = [x for x in body.inputs[:consts] if x in along]
-    results = _emit_while(
-        node,
-        _Parts(
-            [*body.inputs[:consts], *(leaf for x in fixed for leaf in along[x])],
-            [*carries, *(leaf for at in moved for leaf in along[carries[at]])],
-            [],
-        ),
-        _Parts(
-            [*node.inputs[:consts], *(c or _zero(x.spec, graph) for x in fixed for c in values[x])],
-            [
-                *node.inputs[consts:],
-                *(c or _zero(carries[at].spec, graph) for at in moved for c in values[carries[at]]),
-            ],
-            [],
-        ),
-        [*body.outputs, *(c or _zero(carries[at].spec, body.graph) for at in moved for c in series[at])],
-    )
-    places = {at: len(carries) + order * (i + 1) - 1 for i, at in enumerate(moved)}
-    return tuple(results[places[at]] if at in places else None for at in range(len(carries)))
+    loop, carries, _ = _series_loop(node, coefficients, order)
+    results = ops.while_loop.apply(node.graph, loop.operands, _attrs_of_while(node, loop))
+    return Results(dict(zip(loop.carries, results, strict=True)), {}).of(carries, ())
+
+
+def _attrs_of_while(node: Node, loop: Loop) -> Attrs:
+    """Those of the same loop with more operands, of which its condition asks nothing."""
+    body, asks = node.attrs["body_fn"], node.attrs["cond_fn"]
+    own = dict(zip(body.inputs, asks.inputs, strict=True))
+    inputs = [own.get(leaf) or fresh_leaf(asks.graph, leaf.spec) for leaf in loop.leaves]
+    return node.attrs | {
+        "cond_fn": Body(asks.graph, inputs, asks.outputs),
+        "body_fn": Body(body.graph, loop.leaves, loop.outputs),
+        "consts": len(loop.consts),
+    }
 
 
 def _while_reverse(node: Node, g: Sequence[Node | None], wanted: Sequence[bool]) -> list[Node | None]:
@@ -826,10 +750,10 @@ def _while_reverse(node: Node, g: Sequence[Node | None], wanted: Sequence[bool])
 def _while_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> tuple[Node, ...]:
     """A loop that goes on while any example does; an example that is done keeps what it has."""
     body, asks, consts = node.attrs["body_fn"], node.attrs["cond_fn"], node.attrs["consts"]
-    size = next(arg.shape[0] for arg, has in zip(args, batched, strict=True) if has)
+    size = batch_size(args, batched)
     flags = [*batched[:consts], *[True] * (len(args) - consts)]
-    inner, _ = _batched_body(body, size, flags, [True] * len(body.outputs))
-    test, _ = _batched_body(asks, size, flags, [True])
+    inner, _ = _batched_body(body, size, _flagged(body, flags), [True] * len(body.outputs))
+    test, _ = _batched_body(asks, size, _flagged(asks, flags), [True])
     goes_on = test.inline(inner.graph, inner.inputs)[0]
     kept = [
         ops.where(with_rank(goes_on, new.rank - 1), new, old)
@@ -885,23 +809,21 @@ while_loop = define(
 def _fori_loop(*nodes: Node, lower: int, upper: int, body_fn: Any) -> tuple[Node, ...]:
     """A scan over the numbers from `lower` to `upper`."""
     graph = nodes[0].graph
-    numbers = ops.arange.on(graph, start=lower, stop=upper, dtype="int64") if upper > lower else None
-    length = _bounded(graph, max(upper - lower, 0))
-    step = Spec((), INT64)
+    upper = max(lower, upper)
+    numbers = ops.arange.on(graph, start=lower, stop=upper, dtype="int64")
     start = graph.constant(lower, INT64)
     body, captured, carries = _traced(_closure(body_fn, "body_fn"), [start], nodes, [])
     count = len(captured)
     number = body.inputs[count]
     inputs = [*body.inputs[:count], *body.inputs[count + 1 :], number]
-    rows = filled(graph, lower, Spec((0, *step.shape), INT64)) if numbers is None else numbers
     attrs = {
         "body_fn": Body(body.graph, inputs, body.outputs),
         "consts": count,
         "carry": len(carries),
-        "length": length,
+        "length": _bounded(graph, upper - lower),
         "reverse": False,
     }
-    return ops.scan.apply(graph, [*captured, *carries, rows], attrs)
+    return ops.scan.apply(graph, [*captured, *carries, numbers], attrs)
 
 
 fori_loop = define(

@@ -33,6 +33,11 @@ def spread(node: Node, size: int) -> Node:
     return ops.broadcast_to(node, shape=(size, *node.shape))
 
 
+def batch_size(args: Sequence[Node], batched: Sequence[bool]) -> int:
+    """The length of the new axis, of which a rule sees operands with it and others without."""
+    return next(arg.shape[0] for arg, has in zip(args, batched, strict=True) if has)
+
+
 def in_batch(node: Node, args: Sequence[Any], batched: Sequence[bool]) -> Any:
     """The op of `node` on `args`, of which those flagged in `batched` have the new axis in front."""
     if node.op is RESULT:
@@ -44,7 +49,7 @@ def in_batch(node: Node, args: Sequence[Any], batched: Sequence[bool]) -> Any:
 
 def _unrolled(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Any:
     """One call per example, stacked: right for any op, and long."""
-    size = next(arg.shape[0] for arg, has in zip(args, batched, strict=True) if has)
+    size = batch_size(args, batched)
     rows = [
         node.op.apply(
             node.graph,
