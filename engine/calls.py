@@ -215,11 +215,6 @@ class Compiled:
             name: each.array.astype(leaves[name].dtype, copy=False) for name, each in tensors.items() if name in leaves
         }
 
-    def release(self) -> None:
-        """Let go of the graph. Nodes and graph name each other, so without this only the collector would free them."""
-        self.built.graph.clear()
-        self.built.nodes.clear()
-
     def derivative_program(self, question: Question | None = None) -> Program:
         """The program that computes the derivative from the graph's own inputs; seeds are constants in it."""
         tensors = self.bind(question)

@@ -298,14 +298,6 @@ class Graph:
         """
         self.alarms[condition] = Notice(code, detail, self.origin)
 
-    def clear(self) -> None:
-        """Forget all nodes, those of offshoots too; what others hold stays as it is."""
-        offshoots, self.offshoots[:] = list(self.offshoots), []
-        for held in (self.nodes, self.leaves, self._interned, self.slopes, self.alarms):
-            held.clear()
-        for each in offshoots:
-            each.clear()
-
     def live(self, roots: Sequence[Node]) -> list[Node]:
         """What `roots` need, themselves included, in topological order."""
         wanted = bytearray(len(self.nodes))
