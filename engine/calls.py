@@ -61,6 +61,16 @@ from engine.warnings import Notice
 NODE_BYTES = 1_000
 """What a node takes, with what refers to it (measured over graphs of 10 to 10,000 nodes)."""
 
+SEEDS: dict[str, tuple[str, ...]] = {
+    "grad": ("grad_outputs", "accumulate"),
+    "jvp": ("tangents",),
+    "hvp": ("vectors",),
+    "taylor": ("direction",),
+}
+"""The fields of a request that hold tensors beside the inputs of the graph, for the calls that take any."""
+TENSOR_FIELDS = ("inputs", *(role for roles in SEEDS.values() for role in roles))
+"""All fields of requests that hold tensors by name."""
+
 Tree: TypeAlias = Any
 """Dicts and lists, with nodes, places or arrays at the leaves."""
 
@@ -69,8 +79,8 @@ Tree: TypeAlias = Any
 class Question:
     """A request. To compile it, shapes, dtypes and requires_grad of its tensors are all that counts.
 
-    `seeds` holds tensors that are no inputs of the graph, by the field that carries them: grad_outputs, accumulate,
-    tangents, vectors, direction. `wrt` None means every floating or complex input that does not say otherwise.
+    `seeds` holds tensors that are no inputs of the graph, by the field that carries them, which is one of SEEDS.
+    `wrt` None means every floating or complex input that does not say otherwise.
     """
 
     call: str

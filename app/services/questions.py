@@ -10,7 +10,7 @@ import numpy as np
 
 from app.problems import Problem
 from app.wire.models import GraphForm, InspectRequest, Request
-from engine.calls import Question
+from engine.calls import SEEDS, Question
 from engine.errors import EngineError, LimitExceeded, pointer_to
 from engine.limits import Limits
 from engine.program import ID, ID_MEANING, Program, read_graph
@@ -18,8 +18,6 @@ from engine.tensors import Tensor, read_spec, read_tensor
 from engine.text import CONSTANTS, parse, parse_with_positions
 from engine.warnings import Notice
 
-SEEDS = ("grad_outputs", "accumulate", "tangents", "vectors", "direction")
-"""Fields of requests that carry tensors beside the graph's inputs."""
 FORMS = ("expression", "graph", "graph_id")
 """Fields of requests that say which graph it is."""
 INTO_GRAPH = ("/nodes", "/functions")
@@ -32,8 +30,8 @@ def question_of(request: Request, limits: Limits, known: Program | None = None) 
     `known` is the request's graph, where that was read before.
     """
     fields = vars(request)
-    seeds = {role: fields.get(role) or {} for role in SEEDS}
-    ones = seeds["grad_outputs"] == "ones"
+    seeds = {role: fields.get(role) or {} for role in SEEDS.get(request.call, ())}
+    ones = seeds.get("grad_outputs") == "ones"
     order, path = fields.get("order"), fields.get("path")
     if request.call in ("nth", "tensors") and (order is None) == (path is None):
         raise Problem("invalid_request", "give either order or path", pointer="/order")

@@ -10,9 +10,7 @@ import msgspec
 import orjson
 
 from app.wire import json, msgpack
-
-TENSOR_FIELDS = ("inputs", "grad_outputs", "accumulate", "tangents", "vectors", "direction")
-"""Fields of a request that hold tensors by name."""
+from engine.calls import TENSOR_FIELDS
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.wire import numbers
-from app.wire.codecs import TENSOR_FIELDS
 from app.wire.compression import LEAST_BYTES, TooLarge, expand, weights
 from app.wire.forms import Malformed
 from app.wire.json import LARGE, decode
+from app.wire.models import Request
+from engine.calls import SEEDS, TENSOR_FIELDS
 from engine.errors import InvalidTensor
 from engine.tensors import read_tensor
 from tests.app.support import post, problem
@@ -207,6 +208,12 @@ TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4), max_leav
 REGULAR = st.integers(1, 3).flatmap(
     lambda columns: st.lists(st.lists(NUMBERS, min_size=columns, max_size=columns), max_size=40)
 )
+
+
+def test_requests_have_the_seeds_that_their_calls_take() -> None:
+    for model in Request.__subclasses__():
+        fields = [name for name in model.model_fields if name in TENSOR_FIELDS]
+        assert fields == ["inputs", *SEEDS.get(model.call, ())], model.__name__
 
 
 def told(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import engine.ops  # noqa: F401  (fills the catalogue)
-from engine.calls import Compiled, Question, compile_question
+from engine.calls import SEEDS, Compiled, Question, compile_question
 from engine.core import Graph, Node
 from engine.execute import run
 from engine.limits import Limits
@@ -19,7 +19,6 @@ from engine.text import parse
 from engine.types import Array, Spec
 
 LIMITS = Limits()
-SEEDS = ("grad_outputs", "accumulate", "tangents", "vectors", "direction")
 
 
 def ask(call: str, graph: Any, inputs: Mapping[str, Any] | None = None, **more: Any) -> Any:
@@ -40,7 +39,7 @@ def question(
     """A question; seeds are given by the name of their field, outputs as a list of names."""
     program = program_of(graph, limits)
     outputs = more.pop("outputs", None)
-    seeds = {role: tensors(more.pop(role)) for role in SEEDS if role in more}
+    seeds = {role: tensors(more.pop(role)) for role in SEEDS.get(call, ()) if role in more}
     program = program if outputs is None else program.with_outputs(outputs)
     return Question(call, program, tensors(inputs or {}), seeds, **more)
 
