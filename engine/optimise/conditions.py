@@ -135,10 +135,6 @@ def exchanges_last_two(p: Sequence[int]) -> bool:
     return rank > 1 and tuple(p) == (*range(rank - 2), rank - 1, rank - 2)
 
 
-def are_matrices(x: Node, y: Node) -> bool:
-    return x.rank > 1 and y.rank > 1
-
-
 def is_long(x: Node) -> bool:
     """Whether running a node on it takes longer than rewriting what comes after."""
     return x.size >= LONG
