@@ -23,6 +23,7 @@ from engine.derivative import Bilinear, Linear, Partials, filled, is_constant, t
 from engine.errors import LimitExceeded
 from engine.families import acts_in_place, span
 from engine.transforms.batch import in_batch, spread
+from engine.transforms.paths import depending
 
 CUT_FOR = {"peak_bytes": 0, "elements": 1}
 """Limits that smaller chunks help to keep, and how often a cut may fail to help: other nodes may break the second."""
@@ -87,21 +88,12 @@ def at_basis(
     """The value of each image at every row of a basis. Raises LimitExceeded where the answer itself is too large."""
     for image in images:
         _check_answer(rows, image)
-    moving = _behind(probes, images)
+    moving = depending(probes, images)
     pieces = []
     for chunk in cutting.chunks(rows):
         piece = _Sweep(basis(chunk), chunk, linear).over(moving, images)
         pieces.append(piece if len(chunk) == rows else [_apart(image) for image in piece])
     return [joined(parts) for parts in zip(*pieces, strict=True)]
-
-
-def _behind(probes: Sequence[Node], images: Sequence[Node]) -> list[Node]:
-    """What depends on the probes on the way to the images, in order."""
-    known = set(probes)
-    for node in images[0].graph.live(images) if images else ():
-        if any(x in known for x in node.inputs):
-            known.add(node)
-    return sorted(known - set(probes), key=lambda node: node.index)
 
 
 def _apart(image: Node) -> Node:

@@ -12,7 +12,7 @@ taken row by row. What a function takes from around it joins the `consts`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias, TypeVar
@@ -27,6 +27,7 @@ from engine.errors import DtypeMismatch, InvalidGraph, LimitExceeded, NotDiffere
 from engine.families import with_rank
 from engine.loops import Carry, Loop, Results, in_kinds
 from engine.transforms.batch import batch, batch_size, spread
+from engine.transforms.paths import depending
 from engine.transforms.reverse import reverse
 from engine.transforms.taylor import series_along
 from engine.types import BOOL, INT64, Shape, Spec, is_inexact, promote
@@ -63,20 +64,11 @@ def _batched_body(body: Body, size: int, flagged: AbstractSet[Node], always: Seq
     These are the outputs that depend on what is flagged, and those of `always`.
     """
     leaves = {x: body.partner(("batch", size), x, Spec((size, *x.shape), x.dtype)) for x in body.inputs if x in flagged}
-    reached = _reached(body, leaves)
+    reached = {*leaves, *depending(leaves, body.outputs)}
     has_axis = [out in reached or one for out, one in zip(body.outputs, always, strict=True)]
     rows = batch(leaves, body.outputs) if leaves else [spread(out, size) for out in body.outputs]
     outputs = [row if has else out for row, out, has in zip(rows, body.outputs, has_axis, strict=True)]
     return Body(body.graph, [leaves.get(x, x) for x in body.inputs], outputs), has_axis
-
-
-def _reached(body: Body, leaves: Mapping[Node, Node]) -> set[Node]:
-    """What depends on some of the inputs, by whatever path."""
-    found = set(leaves)
-    for node in body.live:
-        if any(x in found for x in node.inputs):
-            found.add(node)
-    return found
 
 
 def _series_leaves(body: Body, moving: AbstractSet[Node], order: int) -> dict[Node, list[Node]]:
@@ -378,31 +370,24 @@ def _series_loop(
     coefficient `order` of the results of `node`."""
     body, loop = node.attrs["body_fn"], Loop.of(node)
     along, series = _carried_series(body, loop, coefficients, order)
-    operand = dict(zip(body.inputs, node.inputs, strict=True))
-    given = dict(zip(body.inputs, coefficients, strict=True))
-
-    def starts(leaves: Iterable[Node]) -> dict[Node, Node]:
-        return {
-            leaf: c or _zero(operand[x].spec, node.graph)
-            for x in leaves
-            for leaf, c in zip(along.get(x, ()), given[x], strict=False)
-        }
-
-    later = {
-        leaf: c or _zero(leaf.spec, body.graph)
-        for x, each in loop.carries.items()
-        for leaf, c in zip(along.get(x, ()), series[each.becomes], strict=False)
+    starts = {
+        x: [(leaf, c or _zero(operand.spec, node.graph)) for leaf, c in zip(along.get(x, ()), each, strict=False)]
+        for x, operand, each in zip(body.inputs, node.inputs, coefficients, strict=True)
     }
-    carries = {leaf: Carry(start, later[leaf]) for leaf, start in starts(loop.carries).items()}
-    ends = [along[x][-1] if x in along else None for x in loop.carries]
+    consts, rows = ({leaf: start for x in kind for leaf, start in starts[x]} for kind in (loop.consts, loop.rows))
+    carries = {
+        leaf: Carry(start, c or _zero(leaf.spec, body.graph))
+        for x, each in loop.carries.items()
+        for (leaf, start), c in zip(starts[x], series[each.becomes], strict=False)
+    }
     stacked = [series[out][-1] for out in loop.stacked]
     whole = Loop(
-        {**loop.consts, **starts(loop.consts)},
+        {**loop.consts, **consts},
         {**loop.carries, **carries},
-        {**loop.rows, **starts(loop.rows)},
+        {**loop.rows, **rows},
         [out for out in stacked if out is not None],
     )
-    return whole, ends, stacked
+    return whole, [along[x][-1] if x in along else None for x in loop.carries], stacked
 
 
 def _carried_series(

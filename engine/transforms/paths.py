@@ -24,6 +24,18 @@ def between(sources: Iterable[Node], targets: Sequence[Node]) -> list[Node]:
     return sorted(reached, key=lambda node: node.index)
 
 
+def depending(sources: Iterable[Node], targets: Sequence[Node]) -> list[Node]:
+    """The nodes that `targets` need and that depend on `sources`, by whatever path, in topological order."""
+    if not targets:
+        return []
+    reached = dict.fromkeys(sources)
+    count = len(reached)
+    for node in targets[0].graph.live(targets):
+        if any(x in reached for x in node.inputs):
+            reached[node] = None
+    return list(reached)[count:]
+
+
 def unholomorphic(source: Node, target: Node) -> Node | None:
     """The first node between a complex source and a complex target that keeps it from being holomorphic, if any.
 
