@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -199,30 +200,33 @@ def _by_moving(node: Node, at: int, constants: _Constants) -> Links | Pattern | 
     if any(value is None for value in fixed):
         return None
     x = node.inputs[at]
-
-    def moved(values: Array) -> Array:
-        own = values.reshape(x.shape) * _unit(x)
-        operands = [own if place == at else value for place, value in enumerate(fixed)]
-        assert node.op.kernel is not None
-        return np.asarray(node.op.kernel(*operands, **node.attrs))
-
-    def moved_back(values: Array) -> Array:
-        graph = Graph(limits=node.graph.limits)
-        leaves = [graph.input(f"x{place}", each.spec) for place, each in enumerate(node.inputs)]
-        g = graph.input("g", node.spec)
-        adjoint = rule.adjoint(g, *leaves, **node.attrs)
-        part = adjoint if isinstance(adjoint, Node) else adjoint[at]
-        tensors = {f"x{place}": np.asarray(value) for place, value in enumerate(fixed)}
-        return run(make_plan([part]), tensors | {"g": values.reshape(node.shape) * _unit(node)})[0]
-
     try:
-        forth = _moves(moved, x.size, node.size)
+        forth = _moves(partial(_moved, node, at, fixed), x.size, node.size)
         if forth is not None:
             return Links(None, forth)
-        back = _moves(moved_back, node.size, x.size)
+        back = _moves(partial(_moved_back, node, at, fixed), node.size, x.size)
         return Links(back, None) if back is not None else _by_matrix(node, at, constants)
     except (EngineError, ValueError, TypeError, ArithmeticError):
         return None
+
+
+def _moved(node: Node, at: int, fixed: Sequence[Any], values: Array) -> Array:
+    """What the op makes of these values in the place of its operand number `at`."""
+    x = node.inputs[at]
+    own = values.reshape(x.shape) * _unit(x)
+    assert node.op.kernel is not None
+    return np.asarray(node.op.kernel(*fixed[:at], own, *fixed[at + 1 :], **node.attrs))
+
+
+def _moved_back(node: Node, at: int, fixed: Sequence[Any], values: Array) -> Array:
+    """What its adjoint makes of these values for that operand."""
+    assert isinstance(node.op.derivative, Linear)
+    graph = Graph(limits=node.graph.limits)
+    leaves = [graph.input(f"x{place}", each.spec) for place, each in enumerate(node.inputs)]
+    adjoint = node.op.derivative.adjoint(graph.input("g", node.spec), *leaves, **node.attrs)
+    part = adjoint if isinstance(adjoint, Node) else adjoint[at]
+    tensors = {f"x{place}": np.asarray(value) for place, value in enumerate(fixed)}
+    return run(make_plan([part]), tensors | {"g": values.reshape(node.shape) * _unit(node)})[0]
 
 
 def _unit(node: Node) -> complex:

@@ -598,9 +598,9 @@ def _transposed_samples(rank: int) -> tuple[Sample, ...]:
     )
 
 
-def _named(rank: int) -> tuple[Op, Op]:
+def _named(rank: int) -> Op:
     image, kernel = (4,) * rank, (3,) * rank
-    conv = composite(
+    return composite(
         f"conv{rank}d",
         f"Convolution over {AXES_NAMED[rank]}: x is (images, channels, …), or one image without the first axis; the "
         "weight (filters, channels of a group, …), the bias a number for each filter.",
@@ -621,7 +621,11 @@ def _named(rank: int) -> tuple[Op, Op]:
         ),
         example=f"conv{rank}d(x, weight, bias, padding=1)",
     )
-    transposed = composite(
+
+
+def _named_transposed(rank: int) -> Op:
+    image, kernel = (4,) * rank, (3,) * rank
+    return composite(
         f"conv_transpose{rank}d",
         f"Transposed convolution over {AXES_NAMED[rank]}: the adjoint of conv{rank}d in its image. The weight is "
         "(channels of x, filters of a group, …).",
@@ -645,9 +649,8 @@ def _named(rank: int) -> tuple[Op, Op]:
         ),
         example=f"conv_transpose{rank}d(x, weight, stride=2)",
     )
-    return conv, transposed
 
 
-conv1d, conv_transpose1d = _named(1)
-conv2d, conv_transpose2d = _named(2)
-conv3d, conv_transpose3d = _named(3)
+conv1d, conv_transpose1d = _named(1), _named_transposed(1)
+conv2d, conv_transpose2d = _named(2), _named_transposed(2)
+conv3d, conv_transpose3d = _named(3), _named_transposed(3)
