@@ -15,11 +15,12 @@ import numpy as np
 from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, ops
 from engine.errors import InvalidGraph, ShapeMismatch
-from engine.families import ANY, ANYS, composite, is_number
+from engine.families import ANY, ANYS, X1X2, composite, is_number
 from engine.ops.convolving import per_axis
 from engine.types import Shape, broadcast
 
 WEIGHT, BIAS = Operand("weight", default=1), Operand("bias", default=0)
+P = {"p": kinds.real("Order of the norm.", 2.0)}
 EPS = kinds.real("What is added to a variance, so that nothing divides by 0.", 1e-5)
 
 
@@ -306,7 +307,7 @@ normalize = composite(
     _normalize,
     operands=ANY,
     attrs={
-        "p": kinds.real("Order of the norm.", 2.0),
+        **P,
         "axis": kinds.axes("The axis or axes of the norm.", 1),
         "eps": kinds.real("The least that x is divided by.", 1e-12),
     },
@@ -332,8 +333,6 @@ def _cosine_similarity(a: Node, b: Node, *, axis: int, eps: float) -> Node:
     one, other = (ops.normalize(ops.broadcast_to(x, shape=shape), axis=axis, eps=eps) for x in (a, b))
     return ops.sum(one * other, axis=axis)
 
-
-X1X2 = (Operand("x1"), Operand("x2"))
 
 cosine_similarity = composite(
     "cosine_similarity",
@@ -364,7 +363,7 @@ pairwise_distance = composite(
     lambda a, b, *, p, eps, keepdims: ops.vector_norm(a - b + eps, ord=p, axis=-1, keepdims=keepdims),
     operands=ANYS,
     attrs={
-        "p": kinds.real("Order of the norm.", 2.0),
+        **P,
         "eps": kinds.real("What is added to differences.", 1e-6),
         "keepdims": kinds.boolean("Whether the last axis stays, with size one.", False),
     },
@@ -387,8 +386,6 @@ def _cdist(a: Node, b: Node, *, p: float) -> Node:
         raise ShapeMismatch(f"cdist takes x1 (…, m, n) and x2 (…, k, n), got {list(a.shape)} and {list(b.shape)}")
     return ops.vector_norm(ops.expand_dims(a, axis=-2) - ops.expand_dims(b, axis=-3), ord=p, axis=-1)
 
-
-P = {"p": kinds.real("Order of the norm.", 2.0)}
 
 cdist = composite(
     "cdist",
