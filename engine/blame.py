@@ -8,6 +8,7 @@ infinity is, and the infinity is followed. What came in with the inputs is nobod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def notices_of(
 
     What cannot be found out, for want of time or memory, is not said.
     """
-    if all(is_finite(array) for array in _leaves(_derived(answer))):
+    if _is_fine(_derived(answer)):
         return []
     try:
         rung = list(dict.fromkeys(_rung(compiled, tensors, tick)))
@@ -51,12 +52,21 @@ def _derived(tree: Tree) -> Tree:
     return [each for name, each in tree.items() if name != "values"]
 
 
+def _is_fine(tree: Tree) -> bool:
+    """Whether all numbers of a tree are finite."""
+    if isinstance(tree, float):
+        return math.isfinite(tree)
+    if isinstance(tree, dict | list):
+        return all(map(_is_fine, tree.values() if isinstance(tree, dict) else tree))
+    return not isinstance(tree, np.ndarray) or is_finite(tree)
+
+
 def _leaves(tree: Tree) -> Iterator[Any]:
-    """Arrays, or places, of a tree."""
+    """The places of a tree."""
     if isinstance(tree, dict | list):
         for each in tree.values() if isinstance(tree, dict) else tree:
             yield from _leaves(each)
-    elif isinstance(tree, np.ndarray | Place):
+    elif isinstance(tree, Place):
         yield tree
 
 

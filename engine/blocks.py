@@ -5,6 +5,7 @@ each is put together in the blocks' order: so the bits are the same for any numb
 over blocks are as accurate as sums of the whole: NumPy's are pairwise within a block, and over the blocks' again.
 
 NumPy lets go of the interpreter's lock inside a call, so threads share the arithmetic. They are started for the run.
+Between two calls a thread needs the lock, so little stands there: a block is one function of source (engine.source).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from engine.core import Node
-from engine.groups import BLOCK, OUTSIDE, cut_of
+from engine.groups import BLOCK, cut_of
 from engine.plan import MOST_THREADS, Blocks, Step
 from engine.types import Array, Dtype, Shape, drop_axes
 
@@ -82,19 +83,12 @@ class _Work:
     """A group at work: what all threads share."""
 
     def __init__(self, piece: Blocks, values: Sequence[Any]) -> None:
-        self.steps, self.dtypes = piece.steps, piece.layout.slots
+        assert piece.written is not None
+        self.steps, self.dtypes, self.written = piece.steps, piece.layout.slots, piece.written
         self.blocks = list(blocks_of(piece.shape))
-        own = {step.out for step in self.steps}
-        outside = {place for step in self.steps for place in step.args} - own
-        self.operands = [(place, _Operand(values[place], piece.shape)) for place in outside]
-        self.targets: list[Any] = [
-            _Folded(step.node, len(self.blocks))
-            if step.node.op.fold is not None
-            else np.empty(piece.shape, step.node.dtype)
-            if target == OUTSIDE
-            else target
-            for step, target in zip(self.steps, piece.layout.targets, strict=True)
-        ]
+        self.operands = [_Operand(values[place], piece.shape) for place in piece.outside]
+        self.kept = {step.out: np.empty(piece.shape, step.node.dtype) for step in piece.kept}
+        self.folds = {step.out: _Folded(step.node, len(self.blocks)) for step in piece.folds}
         self._next = itertools.count()
         self._failed = False
 
@@ -113,35 +107,25 @@ class _Work:
 
     def _block(self, at: int, slots: _Slots) -> None:
         index = self.blocks[at]
-        cells = {place: operand.at(index) for place, operand in self.operands}
-        own = slots.of(tuple(each.stop - each.start for each in index))
-        for step, target in zip(self.steps, self.targets, strict=True):
-            operands = [cells[place] for place in step.args]
-            try:
-                cells[step.out] = _put(step, operands, target, at, index, own)
-            except Exception as error:
-                raise Fault(step, error) from error
+        cells = [operand.at(index) for operand in self.operands]
+        kept = [array[index] for array in self.kept.values()]
+        own = slots.of(tuple([each.stop - each.start for each in index]))
+        try:
+            self.written(at, index, *cells, *kept, *self.folds.values(), *own)
+        except Exception as error:
+            raise Fault(self.steps[_line_of(error) - 1], error) from error
 
     def results(self) -> Iterator[tuple[int, Array]]:
         """What is kept, with its places."""
-        for step, target in zip(self.steps, self.targets, strict=True):
-            if isinstance(target, _Folded):
-                yield step.out, target.result()
-            elif isinstance(target, np.ndarray):
-                yield step.out, target
+        yield from self.kept.items()
+        yield from ((place, fold.result()) for place, fold in self.folds.items())
 
 
-def _put(step: Step, operands: list[Any], target: Any, at: int, index: Index, slots: Sequence[Array]) -> Any:
-    """The value of a step for one block, in the memory that it is to be in."""
-    if isinstance(target, int):
-        return step.kernel(*operands, out=slots[target]) if target >= 0 else step.kernel(*operands)
-    if isinstance(target, _Folded):
-        return target.put(at, index, operands[0])
-    out = target[index]
-    if isinstance(step.kernel, np.ufunc):
-        return step.kernel(*operands, out=out)
-    out[...] = step.kernel(*operands)
-    return out
+def _line_of(error: Exception) -> int:
+    """The line at which a function of source raised, counted from its head: a step has a line of its own."""
+    trace = error.__traceback__
+    assert trace is not None and trace.tb_next is not None
+    return trace.tb_next.tb_lineno - 1
 
 
 class _Operand:
@@ -189,12 +173,12 @@ class _Folded:
             self.whole = np.empty(drop_axes(self.x.shape, self.axes, keepdims=True), node.dtype)
         self.parts: list[Any] = [None] * blocks
 
-    def put(self, at: int, index: Index, block: Any) -> Any:
+    def put(self, at: int, index: Index, block: Any) -> None:
         if self.whole is None:
-            part = self.parts[at] = self.fold.reduce(block, axis=self.axes, keepdims=True, **self._dtype)
-            return part
+            self.parts[at] = self.fold.reduce(block, axis=self.axes, keepdims=True, **self._dtype)
+            return
         there = tuple(EVERYTHING if axis in self.axes else each for axis, each in enumerate(index))
-        return self.fold.reduce(block, axis=self.axes, keepdims=True, out=self.whole[there], **self._dtype)
+        self.fold.reduce(block, axis=self.axes, keepdims=True, out=self.whole[there], **self._dtype)
 
     def result(self) -> Array:
         total = self.fold.reduce(np.stack(self.parts), axis=0) if self.whole is None else self.whole

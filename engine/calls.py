@@ -41,14 +41,14 @@ from engine.errors import (
     UnknownName,
     pointer_to,
 )
-from engine.execute import OFF_THE_ROAD, refuse_non_finite, run, run_written
+from engine.execute import OFF_THE_ROAD, refuse_non_finite, run
 from engine.higher import derivative_by, second_derivatives
 from engine.jacobians import jacobian
 from engine.limits import Limits
 from engine.optimise import optimised
-from engine.plan import Plan, make_plan
+from engine.plan import WARM, Plan, make_plan
 from engine.program import Built, Program, build, read_ref, to_program
-from engine.source import written_plan
+from engine.source import is_short, written_answer
 from engine.tensors import Tensor
 from engine.transforms.batch import batch
 from engine.transforms.forward import forward
@@ -72,7 +72,7 @@ TENSOR_FIELDS = ("inputs", *(role for roles in SEEDS.values() for role in roles)
 """All fields of requests that hold tensors by name."""
 
 Tree: TypeAlias = Any
-"""Dicts and lists, with nodes, places or arrays at the leaves."""
+"""Dicts and lists, with nodes, places or numbers (arrays and floats) at the leaves."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Place(NamedTuple):
     at: int
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Compiled:
     """A question in a form that runs: a plan, and the tree that its results fill."""
 
@@ -165,6 +165,9 @@ class Compiled:
     """What rules have to say where a node turns out true (engine.blame)."""
     fixed: Sequence[Array] = ()
     """The arrays among the leaves of `tree`."""
+    _written: Callable[[Mapping[str, Array]], Tree] | None = None
+    """The plan and the tree as one function of source, once there is one: where a run takes microseconds, so does
+    filling a tree."""
 
     @property
     def answer_bytes(self) -> int:
@@ -172,24 +175,31 @@ class Compiled:
         return sum(node.spec.nbytes for node in self.results) + sum(each.nbytes for each in self.fixed)
 
     def run(self, tensors: Mapping[str, Array], tick: Callable[[], None] | None = None, threads: int = 1) -> Tree:
-        """The answer, with arrays at its leaves. `tensors` as `bind` gives them. Raises what kernels refuse."""
-        watch = refuse_non_finite if self.question.nan_policy == "raise" else None
-        if self.plan.written is not None and watch is None:
+        """The answer: scalars of float64 are floats at its leaves, all else is arrays. `tensors` as `bind` gives them.
+
+        Raises what kernels refuse.
+        """
+        if self._written is None and self._is_warm():
+            self._written, self.plan.runs = written_answer(self.plan, self.tree), WARM
+        if self._written is not None:
+            if tick is not None:
+                tick()
             try:
-                return run_written(self.plan, self._written, tensors, tick)
+                return self._written(tensors)
             except OFF_THE_ROAD:
                 pass  # the plan's own run knows what to do then, or whom to blame
+        watch = refuse_non_finite if self.question.nan_policy == "raise" else None
         try:
             results = run(self.plan, tensors, tick, watch=watch, threads=threads)
         except NonFinite as error:
             self._say_whose_derivative(error)
             raise
-        return map_tree(self.tree, lambda leaf: results[leaf.at] if isinstance(leaf, Place) else leaf)
+        found = [each.item() if is_float else each for each, is_float in zip(results, self.plan.floats, strict=True)]
+        return map_tree(self.tree, lambda leaf: found[leaf.at] if isinstance(leaf, Place) else leaf)
 
-    @cached_property
-    def _written(self) -> Callable[[Mapping[str, Array]], Tree]:
-        """The plan and the tree as one function of source: where a run takes microseconds, filling a tree does, too."""
-        return written_plan(self.plan, self.tree)
+    def _is_warm(self) -> bool:
+        """Whether the run to come is the first that a function pays for."""
+        return self.plan.runs == WARM - 1 and self.question.nan_policy != "raise" and is_short(self.plan)
 
     def _say_whose_derivative(self, error: NonFinite) -> None:
         """Name the posted op where it was one of its derivative's, or of its functions', that gave the number."""
@@ -220,10 +230,16 @@ class Compiled:
         tensors = dict(question.inputs)
         for role, seeds in question.seeds.items():
             tensors.update({_leaf_name(role, name): seed for name, seed in seeds.items()})
-        leaves = self.built.graph.leaves
+        dtypes = self._leaf_dtypes
         return {
-            name: each.array.astype(leaves[name].dtype, copy=False) for name, each in tensors.items() if name in leaves
+            name: array if (array := each.array).dtype is dtypes[name] else array.astype(dtypes[name], copy=False)
+            for name, each in tensors.items()
+            if name in dtypes
         }
+
+    @cached_property
+    def _leaf_dtypes(self) -> dict[str, Dtype]:
+        return {name: leaf.dtype for name, leaf in self.built.graph.leaves.items()}
 
     def derivative_program(self, question: Question | None = None) -> Program:
         """The program that computes the derivative from the graph's own inputs; seeds are constants in it."""
@@ -278,12 +294,12 @@ def _alarms(scene: Scene) -> dict[Node, Notice]:
 
 
 def map_tree(tree: Tree, leaf: Callable[[Any], Any]) -> Tree:
-    """The same tree with `leaf` applied to its nodes, places or arrays; numbers and strings in it stay."""
+    """The same tree with `leaf` applied to its nodes, places, arrays or floats; integers and strings in it stay."""
     if isinstance(tree, dict):
         return {name: map_tree(each, leaf) for name, each in tree.items()}
     if isinstance(tree, list):
         return [map_tree(each, leaf) for each in tree]
-    return leaf(tree) if isinstance(tree, Node | Place | np.ndarray) else tree
+    return leaf(tree) if isinstance(tree, Node | Place | np.ndarray | float) else tree
 
 
 def _output_names(derived: Tree, taken: set[str]) -> dict[str, Node]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from engine.blocks import Fault, Team, run_blocks
 from engine.core import Node
 from engine.errors import EngineError, InvalidTensor, NonFinite, OutOfMemory, SingularMatrix
 from engine.plan import NOWHERE, WARM, Blocks, Calls, Floats, Piece, Plan, Step, kernel_of
-from engine.source import translate
+from engine.source import translate, written_block
 from engine.types import Array, is_inexact
 
 OFF_THE_ROAD = (ArithmeticError, ValueError, MemoryError, EngineError)
@@ -29,8 +29,6 @@ where a whole plan is one function."""
 
 Watch: TypeAlias = "Callable[[Node, Sequence[Any], Any], None]"
 """Is shown every node as it is computed, with the values of its operands and its own."""
-
-T = TypeVar("T")
 
 
 def run(
@@ -53,21 +51,6 @@ def run(
             return _Run(team, watch).graph(plan, inputs)
     finally:
         team.close()
-
-
-def run_written(
-    plan: Plan,
-    written: Callable[[Mapping[str, Array]], T],
-    inputs: Mapping[str, Array],
-    tick: Callable[[], None] | None,
-) -> T:
-    """What a plan gives as a function of source. Raises OFF_THE_ROAD, and then the plan is to be run step by step."""
-    if tick is not None:
-        tick()
-    if plan.is_swift:
-        return written(inputs)
-    with np.errstate(all="ignore"):
-        return written(inputs)
 
 
 class _Run:
@@ -134,6 +117,7 @@ class _Run:
             _blame(error, step)
 
     def _share(self, piece: Blocks, values: list[Any]) -> None:
+        piece.written = piece.written or written_block(piece)
         try:
             kept = run_blocks(piece, values, self.team)
         except Fault as fault:
@@ -175,6 +159,8 @@ def is_finite(value: Any) -> bool:
 
 
 def _run_floats(piece: Floats, values: list[Any]) -> None:
+    if piece.write is not None:
+        piece.written, piece.write = piece.written or piece.write(), None
     if piece.written is not None:
         try:
             return piece.written(values)

@@ -13,9 +13,9 @@ buffers, not nodes, are what is counted and what is overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,15 +24,15 @@ import numpy as np
 from engine.core import CONSTANT, INPUT, RESULT, Node
 from engine.errors import LimitExceeded
 from engine.floats import Form, form_of, function_of
-from engine.groups import Group, Layout, arrange, layout_of
-from engine.types import Array, Shape
+from engine.groups import OUTSIDE, Group, Layout, arrange, layout_of
+from engine.types import FLOAT64, Array, Shape
 
 REUSE_FROM = 1 << 10
 """Elements from which writing into a dying operand pays (measured: below, the bookkeeping costs more)."""
 
 TICK_FLOPS = 1 << 22
-TICK_STEPS = 512
-"""Work between two looks at the clock: some milliseconds."""
+TICK_STEPS, TICK_FLOATS = 1 << 9, 1 << 13
+"""Work between two looks at the clock, some milliseconds: operations, steps that call NumPy, steps over floats."""
 
 LEAST_FLOATS = 4
 """Steps from which a run of scalars between other steps is worth the way to floats and back."""
@@ -79,6 +79,8 @@ class Floats:
     dead: tuple[int, ...]
     written: Callable[[list[Any]], None] | None = None
     """The same as one function, once there is one."""
+    write: Callable[[], Callable[[list[Any]], None]] | None = None
+    """Writes that function, once it is to be written."""
 
     @property
     def is_plain(self) -> bool:
@@ -86,7 +88,7 @@ class Floats:
         return not any(form.kernel for form in self.forms)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Blocks:
     """Elementwise steps of one shape, and reductions of what they give; `steps` would do the same one by one.
 
@@ -97,6 +99,25 @@ class Blocks:
     shape: Shape
     layout: Layout
     dead: tuple[int, ...]
+    written: Callable[..., None] | None = None
+    """What computes a block, once there is one (engine.source)."""
+
+    @cached_property
+    def outside(self) -> tuple[int, ...]:
+        """Where operands are that no step makes."""
+        own = {step.out for step in self.steps}
+        return tuple(dict.fromkeys(place for step in self.steps for place in step.args if place not in own))
+
+    @cached_property
+    def folds(self) -> tuple[Step, ...]:
+        """The reductions."""
+        return tuple(step for step in self.steps if step.node.op.fold is not None)
+
+    @cached_property
+    def kept(self) -> tuple[Step, ...]:
+        """Elementwise steps whose values are needed as a whole."""
+        targets = zip(self.steps, self.layout.targets, strict=True)
+        return tuple(step for step, target in targets if target == OUTSIDE and step.node.op.fold is None)
 
 
 Piece: TypeAlias = Calls | Floats | Blocks
@@ -111,13 +132,13 @@ class Plan:
     """Values before the run: constants in their places."""
     inputs: tuple[tuple[int, str], ...]
     results: tuple[int, ...]
+    floats: tuple[bool, ...]
+    """Which of the results are scalars of float64."""
     flops: int
     peak_bytes: int
     runs: int = 0
-    written: Callable[..., list[Array]] | None = None
+    written: Callable[[Mapping[str, Array]], list[Array]] | None = None
     """The whole plan as one function of its inputs, once there is one (engine.source)."""
-    is_swift: bool = False
-    """Whether there is one, which makes no call of NumPy's that might warn."""
 
     @property
     def steps(self) -> Iterator[Step]:
@@ -130,7 +151,7 @@ def make_plan(results: Sequence[Node], live: Sequence[Node] | None = None, *, wa
     What is to be `watched` has no blocks. Raises LimitExceeded when its peak is over the graph's limit.
     """
     if not results:
-        return Plan((), (), (), (), 0, 0)
+        return Plan((), (), (), (), (), 0, 0)
     live = results[0].graph.live(results) if live is None else live
     groups = arrange(live, results, in_blocks=not watched)
     buffers = _Buffers(live, groups, results)
@@ -144,6 +165,7 @@ def make_plan(results: Sequence[Node], live: Sequence[Node] | None = None, *, wa
         template=tuple(maker.template),
         inputs=tuple((maker.place[node], node.attrs["name"]) for node in live if node.op is INPUT),
         results=tuple(maker.place[node] for node in results),
+        floats=tuple(node.dtype is FLOAT64 and not node.shape for node in results),
         flops=maker.flops,
         peak_bytes=buffers.peak,
     )
@@ -172,8 +194,8 @@ class _Maker:
         for road, found in groupby(self.groups, self._road):
             if road is Floats:
                 nodes = [group.nodes[0] for group in found]
-                for at in range(0, len(nodes), TICK_STEPS):
-                    yield self._floats(nodes[at : at + TICK_STEPS])
+                for at in range(0, len(nodes), TICK_FLOATS):
+                    yield self._floats(nodes[at : at + TICK_FLOATS])
             elif road is Calls:
                 yield from self._calls([group.nodes[0] for group in found])
             else:

@@ -242,9 +242,13 @@ def from_bytes(raw: bytes, dtype: Dtype, shape: Shape) -> Array:
     return array
 
 
-def write_tensor(array: Array, encoding: str = "json") -> dict[str, Any]:
-    """The JSON form of a tensor. `data` may be a C-contiguous array of finite numbers, which a JSON codec that knows
-    NumPy writes as nested lists; anything else is lists, numbers and strings already."""
+def write_tensor(array: Array | float, encoding: str = "json") -> dict[str, Any]:
+    """The JSON form of a tensor, or of a float64. `data` may be a C-contiguous array of finite numbers, which a JSON
+    codec that knows NumPy writes as nested lists; anything else is lists, numbers and strings already."""
+    if isinstance(array, float):
+        if encoding == "json" and math.isfinite(array):  # the commonest, and the shortest way
+            return {"dtype": "float64", "shape": [], "data": array}
+        array = np.array(array)
     head = {"dtype": NAMES[array.dtype], "shape": list(array.shape)}
     if encoding == "bytes":
         return head | {"data": to_bytes(array)}

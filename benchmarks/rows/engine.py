@@ -64,10 +64,10 @@ def cold_run(ask: Callable[[], Question]) -> Callable[[], Any]:
 
 
 def arrays_of(answer: Any) -> list[np.ndarray]:
-    """The arrays of the engine's answer, without the numbers and names that stand beside them."""
+    """The arrays and floats of the engine's answer, without the integers and names that stand beside them."""
     if isinstance(answer, dict | list):
         return [each for part in (answer.values() if isinstance(answer, dict) else answer) for each in arrays_of(part)]
-    return numbers_of(answer) if isinstance(answer, np.ndarray) else []
+    return numbers_of(answer) if isinstance(answer, np.ndarray | float) else []
 
 
 def engine_row(

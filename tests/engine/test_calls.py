@@ -23,7 +23,7 @@ from engine.errors import (
     UnknownName,
 )
 from engine.program import read_graph, write_graph
-from tests.support.asking import LIMITS, ask, compiled_question, counting_tick, node, program_of, question
+from tests.support.asking import LIMITS, answer_of, ask, compiled_question, counting_tick, node, program_of, question
 from tests.support.numeric import assert_close, assert_same_bits
 
 X = np.array([0.3, -0.7, 1.1])
@@ -502,7 +502,7 @@ POSTED: dict[str, dict[str, Any]] = {
 def test_the_derivative_graph_posted_back_gives_the_same_numbers(call: str, encoding: str) -> None:
     inputs = {"A": A, "x": X, "y": Y}
     compiled = compiled_question(call, TEXT, inputs, **POSTED[call])
-    answer = dict(leaves(compiled.run(compiled.bind())))
+    answer = dict(leaves(answer_of(compiled)))
     written = write_graph(compiled.derivative_program(), encoding)
     again = read_graph(json.loads(orjson.dumps(written, option=orjson.OPT_SERIALIZE_NUMPY)), LIMITS)
     found = ask("value", again, inputs)["values"]
@@ -514,7 +514,7 @@ def test_the_derivative_graph_posted_back_gives_the_same_numbers(call: str, enco
 def test_the_derivative_graph_of_a_batch_gives_the_same_numbers() -> None:
     inputs = {"A": A, "x": np.stack([X, Y]), "y": Y}
     compiled = compiled_question("grad", TEXT, inputs, batch=["x"])
-    answer = compiled.run(compiled.bind())["gradients"]
+    answer = answer_of(compiled)["gradients"]
     found = ask("value", compiled.derivative_program(), inputs)["values"]
     for name in ("A", "x", "y"):
         assert_same_bits(found[f"gradients_{name}"], answer[name], name)

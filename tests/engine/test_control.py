@@ -18,7 +18,7 @@ from engine.execute import run
 from engine.program import read_graph, write_graph
 from engine.text import parse, print_program
 from engine.types import Array
-from tests.support.asking import LIMITS, ask, compiled_question, counting_tick, node, program_of
+from tests.support.asking import LIMITS, answer_of, ask, compiled_question, counting_tick, node, program_of
 from tests.support.numeric import assert_close
 
 STEPS = 5
@@ -273,7 +273,7 @@ def test_a_bad_number_inside_a_loop_is_found() -> None:
 def test_the_graph_of_a_derivative_has_loops_and_gives_the_same_numbers(call: str, more: dict[str, Any]) -> None:
     """Posted back, as JSON and as text."""
     compiled = compiled_question(call, RECURRENT, inputs(), **more)
-    answer = compiled.run(compiled.bind())
+    answer = answer_of(compiled)
     expected = leaves({name: each for name, each in answer.items() if name != "values"})
     program = compiled.derivative_program()
     assert any(each.op.name == "scan" for each in program.statements)

@@ -19,7 +19,7 @@ from engine.errors import NotDifferentiable
 from engine.program import Program, Ref, Statement, read_graph, write_graph
 from engine.text import parse, print_program
 from engine.types import Array, is_inexact
-from tests.support.asking import LIMITS, ask, compiled_question
+from tests.support.asking import LIMITS, answer_of, ask, compiled_question
 from tests.support.cases import Case, Scene, cases, ids, like
 from tests.support.numeric import assert_close
 
@@ -62,9 +62,7 @@ def how(call: str, case: Case) -> dict[str, Any]:
 
 def hold(compiled: Compiled, inputs: dict[str, Array]) -> None:
     """Hold the derivative graph against the answer that it computed, by way of JSON and of text."""
-    expected = list(
-        leaves({name: each for name, each in compiled.run(compiled.bind()).items() if name in derived(compiled)})
-    )
+    expected = list(leaves({name: each for name, each in answer_of(compiled).items() if name in derived(compiled)}))
     program = compiled.derivative_program()
     posted = read_graph(orjson.loads(orjson.dumps(write_graph(program, "base64"))), LIMITS)
     found = list(ask("value", posted, inputs)["values"].values())

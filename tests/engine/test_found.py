@@ -16,13 +16,13 @@ from engine.limits import Limits
 from engine.program import Program, read_graph
 from engine.tensors import read_tensor
 from engine.text import parse, print_program
-from tests.support.asking import counting_tick
+from tests.support.asking import answer_of, counting_tick
 
 
 def asked(call: str, expression: str, inputs: dict[str, Any], **more: Any) -> Any:
     tensors = {name: read_tensor(value) for name, value in inputs.items()}
     compiled = compile_question(Question(call, parse(expression, Limits()), tensors, **more), Limits())
-    return compiled.run(compiled.bind())
+    return answer_of(compiled)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_boolean_number_meets_an_unsigned_tensor() -> None:
     program = read_graph({"nodes": [{"id": "y", "op": "add", "inputs": ["x", True]}]}, Limits())
     tensors = {"x": read_tensor({"data": 5, "dtype": "uint64"})}
     compiled = compile_question(Question("value", program, tensors), Limits())
-    assert compiled.run(compiled.bind())["values"]["y"] == 6
+    assert answer_of(compiled)["values"]["y"] == 6
 
 
 TWICE = "a = sin(x)\nb = sin(x)\n"
@@ -135,7 +135,7 @@ def test_an_operand_can_be_left_out_or_named_in_both_forms(text: str, node: dict
     program = read_graph({"nodes": [{"id": "y", **node}]}, Limits())
     tensors = {name: read_tensor(value) for name, value in inputs.items()}
     compiled = compile_question(Question("grad", program, tensors, ones=True), Limits())
-    found = compiled.run(compiled.bind())["gradients"]
+    found = answer_of(compiled)["gradients"]
     for name, gradient in expected.items():
         np.testing.assert_array_equal(found[name], gradient)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 
 from engine.errors import LimitExceeded, NotDifferentiable, NotScalar
 from tests.engine.test_random_graphs import graphs, random_graphs, scalar_of
-from tests.support.asking import LIMITS, ask, compiled_question
+from tests.support.asking import LIMITS, answer_of, ask, compiled_question
 from tests.support.numeric import assert_close, assert_same_bits
 
 RNG = np.random.default_rng(3)
@@ -58,7 +58,7 @@ def test_a_sparse_hessian_gives_its_diagonal_in_few_products(text: str, products
     compiled = compiled_question("laplacian", text, inputs)
     seeds = [n.shape[0] for n in compiled.built.graph.live(compiled.results) if n.op.name == "equal"]
     assert seeds == ([] if products is None else [products])
-    found = compiled.run(compiled.bind())["diagonal"]["x"]
+    found = answer_of(compiled)["diagonal"]["x"]
     assert_close(found, diagonal_of(ask("hessian", text, inputs)["hessian"]["x"]["x"]), 1e-11, text)
 
 
@@ -199,7 +199,7 @@ def test_a_tensor_by_nothing_is_empty() -> None:
 
 def test_the_derivative_graph_gives_the_same_tensor() -> None:
     compiled = compiled_question("tensors", "prod(x)", {"x": X}, order=3)
-    answer = compiled.run(compiled.bind())["derivatives"]
+    answer = answer_of(compiled)["derivatives"]
     found = list(ask("value", compiled.derivative_program(), {"x": X})["values"].values())
     for row, value in zip(answer, found, strict=True):
         assert_same_bits(value, row["value"], f"order {row['order']}")

@@ -22,7 +22,7 @@ from engine.text import parse, print_program
 from engine.types import Array, Spec
 from tests.conftest import ROOT
 from tests.support import properties
-from tests.support.asking import LIMITS, ask, chain, compiled_question, counting_tick, numbers
+from tests.support.asking import LIMITS, answer_of, ask, chain, compiled_question, counting_tick, numbers
 from tests.support.cases import cases
 from tests.support.numeric import are_near, assert_close, assert_same_bits
 
@@ -430,7 +430,7 @@ def chained(sizes: list[int], most_exactly: int, monkeypatch: pytest.MonkeyPatch
     rng = np.random.default_rng(0)
     inputs = {f"x{at}": rng.normal(size=shape) for at, shape in enumerate(itertools.pairwise(sizes))}
     compiled = compiled_question("value", f'einsum("{terms}->{letters[0]}{letters[-1]}", {", ".join(inputs)})', inputs)
-    found = compiled.run(compiled.bind())["values"]["out"]
+    found = answer_of(compiled)["values"]["out"]
     assert_close(found, np.linalg.multi_dot(list(inputs.values())), 1e-12, terms)
     return compiled.plan
 

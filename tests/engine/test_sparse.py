@@ -27,7 +27,7 @@ from engine.sparsity import pattern_of
 from engine.transforms.reverse import reverse
 from engine.types import Array, is_inexact
 from tests.engine.test_random_graphs import graphs, random_graphs, scalar_of
-from tests.support.asking import LIMITS, ask, compiled_question
+from tests.support.asking import LIMITS, answer_of, ask, compiled_question
 from tests.support.cases import Case, cases, ids
 from tests.support.numeric import assert_close, assert_same_bits
 from tests.support.properties import Derived, filled
@@ -221,7 +221,7 @@ def test_nothing_depends_on_nothing() -> None:
 def test_there_are_few_products(call: str, text: str, expected: int) -> None:
     compiled = compiled_question(call, text, {"x": np.linspace(0.5, 1.5, 40)}, sparse=True)
     assert products(compiled) == expected
-    table = compiled.run(compiled.bind())[call]
+    table = answer_of(compiled)[call]
     dense = ask(call, text, {"x": np.linspace(0.5, 1.5, 40)})[call]
     ((name, row),) = table.items()
     assert_same_matrix(row["x"], dense[name]["x"], text)
@@ -241,7 +241,7 @@ def test_a_hundred_thousand_unknowns(call: str) -> None:
     compiled = compiled_question(call, text, {"x": x}, sparse=True)
     assert products(compiled) <= 4
     assert compiled.plan.peak_bytes < 100 * x.nbytes
-    ((_, row),) = compiled.run(compiled.bind())[call].items()
+    ((_, row),) = answer_of(compiled)[call].items()
     block = row["x"]
     t = np.cos(np.arange(n))
     along = {"tangents": {"x": t}} if call == "jacobian" else {"vectors": {"x": t}}
@@ -299,7 +299,7 @@ def test_a_batch_has_a_row_of_values_for_each_example(call: str) -> None:
 
 def test_the_derivative_graph_gives_the_values() -> None:
     compiled = compiled_question("hessian", "sum(x[1:] * x[:-1]**3)", {"x": X}, sparse=True)
-    answer = compiled.run(compiled.bind())["hessian"]["x"]["x"]["values"]
+    answer = answer_of(compiled)["hessian"]["x"]["x"]["values"]
     again = ask("value", compiled.derivative_program(), {"x": X})["values"]
     assert_same_bits(again["hessian_x_x_values"], answer, "values")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import engine.ops  # noqa: F401  (fills the catalogue)
-from engine.calls import SEEDS, Compiled, Question, compile_question
+from engine.calls import SEEDS, Compiled, Question, compile_question, map_tree
 from engine.core import Graph, Node
 from engine.execute import run
 from engine.limits import Limits
@@ -23,8 +23,12 @@ LIMITS = Limits()
 
 def ask(call: str, graph: Any, inputs: Mapping[str, Any] | None = None, **more: Any) -> Any:
     """The answer of a call. `graph` is expression text, a JSON graph or a program; see `question`."""
-    compiled = compiled_question(call, graph, inputs, **more)
-    return compiled.run(compiled.bind())
+    return answer_of(compiled_question(call, graph, inputs, **more))
+
+
+def answer_of(compiled: Compiled) -> Any:
+    """What a compiled question answers, with arrays of float64 for floats, too."""
+    return map_tree(compiled.run(compiled.bind()), np.asarray)
 
 
 def compiled_question(
