@@ -178,7 +178,8 @@ class Program:
         return tuple(name for name in dict.fromkeys(names) if name not in self.by_id)
 
     @cached_property
-    def _input_names(self) -> frozenset[str]:
+    def input_names(self) -> frozenset[str]:
+        """The same, to be looked up."""
         return frozenset(self.inputs)
 
     @cached_property
@@ -237,7 +238,7 @@ class Program:
     def find(self, name: str) -> Ref:
         """The reference that `name` spells: an id, an input, or "id.result". Raises UnknownName."""
         ref = read_ref(name)
-        if ref.name not in self.by_id and ref.name not in self._input_names:
+        if ref.name not in self.by_id and ref.name not in self.input_names:
             raise UnknownName(f"the graph has no node and no input called {name[:80]!r}")
         return ref
 

@@ -98,16 +98,13 @@ class Admission:
         """Tasks that wait."""
         return sum(map(len, self.places.values()))
 
-    def greet(self, client: Client) -> None:
+    def greet(self, client: Client) -> Account:
         """Let a client ask, if it has anything left of its allowance. Raises rate_limited."""
         rate = client.rate or self.settings.client_rate
         account = self._account(client, rate)
         if account.balance < 0:
             raise _too_often(f"{client.name} may ask for {rate:g} s of computing a second", -account.balance / rate)
-
-    def charge(self, client: Client, seconds: float) -> None:
-        """Count what a task took."""
-        self._account(client, client.rate or self.settings.client_rate).balance -= seconds
+        return account
 
     @asynccontextmanager
     async def turn(self, road: Road, task: Task[Any], size: int) -> AsyncIterator[None]:

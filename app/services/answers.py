@@ -66,16 +66,21 @@ class Answers:
     async def of(self, task: Task[Any]) -> bytes:
         """The body of the answer to a task. Raises Problem and EngineError."""
         try:
-            self.admission.greet(task.client)
-            if len(task.body) <= self.settings.inline_bytes:
-                try:
-                    return self.computer.answer(task, Road.LINE, self._near)
-                except TooHeavy:
-                    pass
-            return await self._elsewhere(task)
+            account = self.admission.greet(task.client)
+            try:
+                return await self._answered(task)
+            finally:
+                account.balance -= task.clock.worked
         finally:
             task.share.close()
-            self.admission.charge(task.client, task.clock.worked)
+
+    async def _answered(self, task: Task[Any]) -> bytes:
+        if len(task.body) <= self.settings.inline_bytes:
+            try:
+                return self.computer.answer(task, Road.LINE, self._near)
+            except TooHeavy:
+                pass
+        return await self._elsewhere(task)
 
     async def register(self, task: Task[Any]) -> tuple[str, bool, bytes]:
         """Keep a graph. Its id, whether it is new, and the answer."""

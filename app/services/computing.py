@@ -16,15 +16,16 @@ from typing import Any, TypeVar
 import msgspec
 from pydantic import BaseModel
 
-from app.problems import over_limit
+from app.problems import Problem, over_limit
 from app.services.bodies import decoded, validated
 from app.services.cache import Cache
 from app.services.deadline import Clock
+from app.services.letters import Letter
 from app.services.machine import cores
 from app.services.questions import (
     form_of,
     inspection_of,
-    pointing_at_id,
+    point_at_id,
     pointing_into_graph,
     program_of,
     question_of,
@@ -36,9 +37,10 @@ from app.settings import Settings
 from app.wire.codecs import JSON, Codec
 from app.wire.models import CheckRequest, GraphForm, InspectRequest, RegisterRequest, Request
 from engine.blame import notices_of
-from engine.calls import Compiled, Question, compile_question, map_tree
+from engine.calls import Compiled, Question, Tree, compile_question, map_tree
 from engine.check import check
 from engine.describe import describe, describe_program
+from engine.errors import EngineError
 from engine.program import Program, write_attr, write_graph
 from engine.tensors import write_tensor
 from engine.text import FORMS, folded
@@ -66,6 +68,7 @@ class Planned:
         self.road = _road_of(compiled, settings)
         self.memory = compiled.plan.peak_bytes + compiled.answer_bytes
         self._described: dict[Hashable, bytes] = {}
+        self._letter: Letter | None = None
 
     def described(self, request: Request, codec: Codec) -> bytes:
         """The metadata of the graph in the form of `codec`."""
@@ -75,6 +78,14 @@ class Planned:
         if codec.name not in self._described:
             self._described[codec.name] = codec.encode(_described(self.compiled, request))
         return self._described[codec.name]
+
+    def brief(self, results: Tree, request: Request, codec: Codec) -> bytes | None:
+        """The answer with these results, where it is small and plain."""
+        if self.road is not Road.LINE or codec is not JSON or request.include or request.encoding != "json":
+            return None
+        if self._letter is None:
+            self._letter = Letter(results, self.described(request, codec))
+        return self._letter.filled(results)
 
 
 def _road_of(compiled: Compiled, settings: Settings) -> Road:
@@ -111,11 +122,13 @@ class Computer:
         task.clock.lower(request.timeout)
         if form_of(request) != "graph_id":
             return self._compute(request, task, road)
-        with pointing_at_id():
+        try:
             found = find(request.graph_id or "")
-            # With its text, faults can be shown where they are.
-            request = request.model_copy(update={"expression": found.expression})
+            request.expression = found.expression  # with its text, faults can be shown where they are
             return self._compute(request, task, road, found.asked(request, self.settings.limits))
+        except (EngineError, Problem) as error:
+            point_at_id(error)
+            raise
 
     def _read(self, task: Task[M]) -> M:
         with task.clock.stage("parse"):
@@ -174,6 +187,11 @@ class Computer:
         with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
             tensors = compiled.bind(question)
             results = compiled.run(tensors, clock, self._threads)
+        with clock.stage("encode"):
+            brief = planned.brief(results, request, codec)
+        if brief is not None:  # all numbers are finite: there is nothing to warn of
+            return brief
+        with clock.stage("run"):
             notices = notices_of(compiled, tensors, results, clock)
         with clock.stage("encode"):
             encoding = codec.tensors or request.encoding

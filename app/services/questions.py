@@ -56,6 +56,8 @@ def question_of(request: Request, limits: Limits, known: Program | None = None) 
 def _check_names(names: Iterable[str], request: GraphForm, program: Program) -> None:
     """Refuse inputs that no graph could name, and those that would be passed over in silence."""
     for name in names:
+        if name in program.input_names:
+            continue
         fault = _fault(name, request, program)
         if fault is not None:
             raise Problem("invalid_request", fault, pointer=pointer_to("inputs", name))
@@ -105,29 +107,30 @@ def pointing(prefix: str) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def pointing_into_graph(request: GraphForm, limits: Limits) -> Iterator[None]:
+class pointing_into_graph:
     """Make an error at a node one at a place of the request: a pointer into `graph`, a line of the expression."""
-    try:
-        yield
-    except EngineError as error:
-        if request.expression is not None and error.node is not None:
-            _locate(error, request.expression, limits)
+
+    def __init__(self, request: GraphForm, limits: Limits) -> None:
+        self.request = request
+        self.limits = limits
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, EngineError):
+            return
+        if self.request.expression is not None and error.node is not None:
+            _locate(error, self.request.expression, self.limits)
         elif error.pointer is not None and error.pointer.startswith(INTO_GRAPH):
             error.pointer = f"/graph{error.pointer}"
-        raise
 
 
-@contextmanager
-def pointing_at_id() -> Iterator[None]:
+def point_at_id(error: EngineError | Problem) -> None:
     """Make an error within a graph one at its id, which is all that the request has of it."""
-    try:
-        yield
-    except (EngineError, Problem) as error:
-        is_within = error.pointer is not None and error.pointer.startswith(("/expression", "/graph/", *INTO_GRAPH))
-        if is_within or error.code == "unknown_graph":
-            error.pointer = "/graph_id"
-        raise
+    is_within = error.pointer is not None and error.pointer.startswith(("/expression", "/graph/", *INTO_GRAPH))
+    if is_within or error.code == "unknown_graph":
+        error.pointer = "/graph_id"
 
 
 def _locate(error: EngineError, expression: str, limits: Limits) -> None:
@@ -167,6 +170,8 @@ def _tensors(pointer: str, values: Mapping[str, Any], limits: Limits) -> dict[st
 
 
 def _tensor(pointer: str, name: str, value: Any, limits: Limits, read: Callable[[Any], Any]) -> Any:
+    if type(value) is float:  # within any limit
+        return read(value)
     try:
         tensor = read(value)
         shape = tensor.spec.shape

@@ -166,7 +166,7 @@ class GraphForm(Model):
     outputs: list[str] | None = Field(None, fail_fast=True, min_length=1)
     """Which values are outputs, instead of those that the graph names."""
 
-    include: list[Include] = Field([], fail_fast=True, max_length=len(get_args(Include)))
+    include: list[Include] = Field(default_factory=list, fail_fast=True, max_length=len(get_args(Include)))
     """What more the answer shall have: every node's metadata; the graph that computed the derivative, to post back.
 
     Either graph can be had as text, too: as an expression, in Graphviz's DOT, in Mermaid, in LaTeX; that of the posted
@@ -197,13 +197,13 @@ class Request(GraphForm):
     graph_id: str | None = Field(None, max_length=64)
     """The id of a registered graph."""
 
-    inputs: Tensors = {}
+    inputs: Tensors = Field(default_factory=dict)
     """A tensor for every input of the graph. Numbers without a dtype are float64."""
 
     wrt: list[str] | None = Field(None, fail_fast=True, max_length=256)
     """Inputs or nodes to differentiate by; every floating input whose requires_grad is not false when absent."""
 
-    batch: list[str] = Field([], fail_fast=True, max_length=256)
+    batch: list[str] = Field(default_factory=list, fail_fast=True, max_length=256)
     """Inputs with a leading batch axis; the graph is written for one example (vmap)."""
 
     encoding: Literal["json", "base64"] = "json"
@@ -230,7 +230,7 @@ class GradRequest(Request):
     grad_outputs: Tensors | Literal["ones"] | None = None
     """The gradient vector v of `y.backward(v)`, by output, or "ones". A non-scalar output needs it."""
 
-    accumulate: Tensors = {}
+    accumulate: Tensors = Field(default_factory=dict)
     """Gradients of earlier calls, by wrt: this call's are added to them."""
 
 

@@ -14,6 +14,12 @@ FIELDS = {"type", "title", "status", "detail", "instance", "code", "pointer"}
 """What every problem has."""
 SOMETIMES = {"node", "limit", "line", "column", "errors"}
 """What a problem has where it makes sense."""
+DOWN = "x - 1 + 0 * sin(cos(tanh(sin(cos(tanh(sin(cos(x))))))))"
+LOOP: dict[str, Any] = {
+    "expression": f"more(x) = x > 0\ndown(x) = {DOWN}\nwhile_loop(more, down, x)",
+    "inputs": {"x": 900_000},
+}
+"""Some ten seconds of work that looks at its clock, for a worker."""
 ECHO = 200
 """Characters of the request that a detail may repeat."""
 

@@ -19,10 +19,8 @@ from app.services.tasks import Client, Road, Task
 from app.settings import Settings
 from app.wire.codecs import JSON
 from app.wire.models import ValueRequest
-from tests.app.support import ask, post, problem
+from tests.app.support import LOOP, ask, post, problem
 from tests.conftest import serving
-
-LOOP = {"expression": "more(x) = x > 0\ndown(x) = x - 1\nwhile_loop(more, down, x)", "inputs": {"x": 900_000}}
 
 
 async def _gone() -> None:
@@ -133,9 +131,8 @@ def test_a_client_that_used_up_its_seconds_waits_for_more(monkeypatch: pytest.Mo
     monkeypatch.setattr(admission.time, "monotonic", lambda: now)
     desk, client = Desk(client_rate=2.0).admission, Client("a")
     desk.greet(client)
-    desk.charge(client, 20.0)  # ten seconds' worth
-    desk.greet(client)
-    desk.charge(client, 5.0)
+    desk.greet(client).balance -= 20.0  # ten seconds' worth
+    desk.greet(client).balance -= 5.0
     with pytest.raises(Problem) as refused:
         desk.greet(client)
     assert refused.value.code == "rate_limited" and refused.value.headers["Retry-After"] == "3"
@@ -149,7 +146,7 @@ def test_a_clients_own_limits_stand_in_place_of_the_settings(monkeypatch: pytest
     desk = Desk(client_rate=2.0).admission
     for rate, allowed in ((2.0, False), (20.0, True)):
         client = Client(f"of {rate}", rate=rate)
-        desk.charge(client, 100.0)
+        desk.greet(client).balance -= 100.0
         if allowed:
             desk.greet(client)
         else:
@@ -161,7 +158,7 @@ def test_accounts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "MOST_ACCOUNTS", 10)
     desk = Desk().admission
     for i in range(100):
-        desk.charge(Client(str(i)), 1e-3)
+        desk.greet(Client(str(i)))
     assert len(desk._accounts) == 10
 
 

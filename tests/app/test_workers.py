@@ -20,11 +20,9 @@ from app.services.messages import SHORT, Job
 from app.services.workers import Died, Workers
 from app.settings import Settings
 from app.wire import json
-from tests.app.support import ask, graph, node, post, problem
+from tests.app.support import LOOP, ask, graph, node, post, problem
 from tests.conftest import serving
 
-LOOP = {"expression": "more(x) = x > 0\ndown(x) = x - 1\nwhile_loop(more, down, x)", "inputs": {"x": 900_000}}
-"""Some seconds of work that looks at its clock."""
 DEAF = {"expression": "a = reshape(sin(arange(4000000.0) ** 2), [2000, 2000])\ns(a) = sum(svd(a).S)\ns(a)"}
 """Some seconds in one call of LAPACK's, which looks at nothing."""
 CHECK = {"expression": "sin(x)", "inputs": {"x": 1.0}}
@@ -77,8 +75,8 @@ def processor_seconds(pid: int) -> float:
 
 def is_at_work(pid: int) -> bool:
     before = processor_seconds(pid)
-    time.sleep(0.1)
-    return processor_seconds(pid) > before + 0.03
+    time.sleep(0.3)
+    return processor_seconds(pid) > before + 0.02
 
 
 def busy_worker(service: subprocess.Popen[bytes]) -> int:
