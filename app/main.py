@@ -21,6 +21,7 @@ from app.http.routers import gradients, graphs, health, reference
 from app.problems import Problem
 from app.services.answers import Answers
 from app.services.graphs import Graphs
+from app.services.tasks import Gone
 from app.settings import Settings
 from app.stores import StoreFailed
 from engine.errors import EngineError
@@ -68,6 +69,7 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
     app.add_exception_handler(HTTPException, problems.on_http_exception)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)
     app.add_exception_handler(ClientDisconnect, problems.on_disconnect)
+    app.add_exception_handler(Gone, problems.on_disconnect)
     app.add_exception_handler(Exception, problems.on_crash)
     install_direct(app, gradients.router)
     install_openapi(app)

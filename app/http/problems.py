@@ -82,7 +82,7 @@ def _methods(request: Request) -> set[str]:
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:
-    """The client went away in the middle of its body; nobody will read this."""
+    """The client went away, in the middle of its body or before its answer; nobody will read this."""
     return Response(status_code=400)
 
 

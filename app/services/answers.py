@@ -26,7 +26,7 @@ from app.services.graphs import Graphs
 from app.services.machine import cores, memory
 from app.services.messages import Job
 from app.services.records import Registered, Registration
-from app.services.tasks import Road, Task, TooHeavy
+from app.services.tasks import Gone, Road, Task, TooHeavy
 from app.services.workers import Died, Workers
 from app.settings import Settings
 from app.wire.codecs import Codec
@@ -100,20 +100,23 @@ class Answers:
     # Other roads than in line
 
     async def _elsewhere(self, task: Task[Any]) -> bytes:
-        """Do a task in a thread or a worker, unless its client goes away meanwhile."""
+        """Do a task in a thread or a worker, unless its client goes away meanwhile. Raises Gone then."""
         self.clocks.add(task.clock)
         work = asyncio.ensure_future(self._by_size(task))
         gone = asyncio.ensure_future(task.gone())
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                task.clock.stop()
-                work.cancel()
-            return await work
-        except (Stopped, asyncio.CancelledError):
+                raise Gone
+            return work.result()
+        except Stopped:
             raise Problem("overloaded", "the request was given up", headers=RETRY_AFTER) from None
         finally:
             gone.cancel()
+            if not work.done():
+                task.clock.stop()
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)  # it holds a place and memory until then
             self.clocks.discard(task.clock)
 
     async def _by_size(self, task: Task[Any]) -> bytes:

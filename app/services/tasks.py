@@ -31,6 +31,10 @@ class TooHeavy(Exception):
     """The work is not for this road."""
 
 
+class Gone(Exception):
+    """The client has gone away; nobody will read an answer."""
+
+
 class Client(NamedTuple):
     """Who asks. Limits of its own stand in place of those of the settings."""
 

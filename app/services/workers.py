@@ -96,8 +96,13 @@ class Workers:
     def __len__(self) -> int:
         return len(self._idle) + len(self._busy)
 
+    @property
+    def alive(self) -> int:
+        """How many are alive."""
+        return sum(worker.is_alive for worker in [*self._idle, *self._busy])
+
     def start(self) -> None:
-        """Begin all of them, and see that they are alive. Blocks."""
+        """Begin those that are not there. Blocks."""
         with self._lock:
             self._idle = [worker for worker in self._idle if worker.is_alive]
         while len(self) < self.most:
