@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 from fastapi import FastAPI, Request, Response
 
 import app.__main__ as service
+
+JSON, MSGPACK = "application/json", "application/msgpack"
 
 app = FastAPI()
 
@@ -16,7 +20,7 @@ app = FastAPI()
 @app.post("/echo")
 async def echo(request: Request) -> Response:
     """The body parsed, and written again."""
-    return _json(orjson.loads(await request.body()))
+    return Response(orjson.dumps(orjson.loads(await request.body())), media_type=JSON)
 
 
 @app.post("/echo/model")
@@ -25,28 +29,46 @@ async def echo_through_fastapi(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
+@app.post("/copy")
+async def copy(request: Request) -> Response:
+    """The body's bytes, in and out."""
+    return Response(await request.body(), media_type=MSGPACK)
+
+
 @app.post("/sum-of-squares")
 async def sum_of_squares(request: Request) -> Response:
     """The answer to one question, with nothing around it but a codec."""
-    return _json(sum_of_squares_of(orjson.loads(await request.body())))
+    media_type = request.headers["content-type"]
+    return Response(BY_HAND[media_type](await request.body()), media_type=media_type)
 
 
-def sum_of_squares_of(body: Any) -> dict[str, Any]:
+def _in_json(body: bytes) -> bytes:
+    return encoded(_answer(np.array(orjson.loads(body)["inputs"]["x"], float), written))
+
+
+def _in_msgpack(body: bytes) -> bytes:
+    tensor = msgspec.msgpack.decode(body)["inputs"]["x"]
+    return msgspec.msgpack.encode(_answer(np.frombuffer(tensor["data"], tensor["dtype"]), packed))
+
+
+BY_HAND: dict[str, Callable[[bytes], bytes]] = {JSON: _in_json, MSGPACK: _in_msgpack}
+
+
+def _answer(x: Any, write: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     """Value and gradient of sum(x * x), in the form of the service's answer."""
-    x = np.array(body["inputs"]["x"], float)
-    return {"values": {"out": written(x @ x)}, "gradients": {"x": written(2.0 * x)}}
+    return {"values": {"out": write(x @ x)}, "gradients": {"x": write(2.0 * x)}}
 
 
 def written(array: Any) -> dict[str, Any]:
     return {"dtype": array.dtype.name, "shape": list(array.shape), "data": array}
 
 
+def packed(array: Any) -> dict[str, Any]:
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "data": array.tobytes()}
+
+
 def encoded(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _json(value: Any) -> Response:
-    return Response(encoded(value), media_type="application/json")
 
 
 if __name__ == "__main__":

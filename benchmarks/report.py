@@ -1,10 +1,14 @@
-"""What a run found: a table for the terminal, and a record for a file."""
+"""What a run found: a record for a file, and what is printed of such a record, in a terminal and in the README.
+
+Both are made of the record alone, so that what the README says can be held against the file that it came from.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,26 +17,37 @@ import numpy as np
 import scipy
 
 from benchmarks.peers import installed
-from benchmarks.timing import BY_HAND, OURS, Row, Timing, exponent
+from benchmarks.timing import EXPONENT, OURS, Figure, Row, exponent, held
 
-LEGEND = f"""\
-Times are medians of one call. In brackets: that time over Gradwire's, so above 1 Gradwire is the faster one.
-The column "ours/hand" is the other way round: Gradwire's time over that of "{BY_HAND}".
-"exponent" is p of time ∝ size^p, fitted over all sizes of the row."""
-UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (0.0, "ns"))
+Record = Mapping[str, Any]
+
+LEGEND = """\
+Figures are medians. In brackets: Gradwire's over that one, so below 1 Gradwire is the smaller.
+A mark is the most that this ratio should be (✓ held, ✗ not held); in seconds, the most that Gradwire should take.
+"exponent" is p of figure ∝ size^p, fitted over all sizes of the row."""
+UNITS: Mapping[str, Sequence[tuple[float, str]]] = {
+    "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
+    "B": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
+}
+SIGNS = {True: " ✓", False: " ✗", None: ""}
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+"""Between these the README quotes a record."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A row's timings, or why there are none."""
+    """A row's figures, or why there are none."""
 
     row: Row
-    timings: Mapping[str, Timing]
+    figures: Mapping[str, Figure]
     fault: str | None = None
 
 
+# The record
+
+
 def this_machine() -> dict[str, Any]:
-    """What the times depend on beside the code; the load is that of now."""
+    """What the figures depend on beside the code; the load is that of now."""
     peers = {name: f"{peer.VERSION}{_threads(peer.THREADS)}" for name, peer in installed().items()}
     return {
         "processor": _processor(),
@@ -58,77 +73,103 @@ def _processor() -> str:
 
 
 def record(found: Sequence[Found], machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything, for a file. Times are in seconds."""
-    return {"machine": machine, "unit": "seconds", "rows": [_row_record(each) for each in found]}
+    """Everything, for a file. Figures are in seconds or bytes, as `unit` of their row says."""
+    return {"machine": machine, "rows": [_row_record(each) for each in found]}
 
 
 def _row_record(found: Found) -> dict[str, Any]:
-    row, timings = found.row, found.timings
-    entry: dict[str, Any] = {"name": row.name, "title": row.title, "group": row.group}
-    entry["times"] = {name: asdict(timing) for name, timing in timings.items()}
+    row, figures = found.row, found.figures
+    entry: dict[str, Any] = {"name": row.name, "title": row.title, "group": row.group, "unit": row.unit}
+    entry["figures"] = {name: asdict(figure) for name, figure in figures.items()}
+    if found.fault:
+        return entry | {"fault": found.fault}
     if row.parameter is None:
-        entry["ratios_to_gradwire"] = {name: timing.median / timings[OURS].median for name, timing in timings.items()}
+        ours = figures[OURS].median
+        entry["ratios"] = {name: ours / figure.median for name, figure in figures.items() if name != OURS}
     else:
-        entry |= {"parameter": row.parameter, "exponent": exponent(timings)}
-    return entry | ({"fault": found.fault} if found.fault else {})
+        entry |= {"parameter": row.parameter, "exponent": exponent(figures)}
+    return entry | {"marks": [{**asdict(each), "held": each.held} for each in held(row, figures)]}
 
 
-def table(found: Iterable[Found], machine: Mapping[str, Any]) -> str:
+# The terminal
+
+
+def table(found: Record) -> str:
     """The machine, and all groups, each as a table of its own columns."""
-    groups: dict[str, list[Found]] = {}
-    for each in found:
-        groups.setdefault(each.row.group, []).append(each)
-    parts = [_machine_lines(machine)]
-    for group, members in groups.items():
-        growing = members[0].row.parameter is not None
-        header, lines = _growth_lines(members) if growing else _lines(members)
+    parts = [_machine_lines(found["machine"])]
+    for group, rows in _groups(found).items():
+        header, lines = _growth_lines(rows) if "parameter" in rows[0] else _lines(rows)
         parts.append(f"{group.upper()}\n{aligned([header, *lines])}")
-    return "\n\n".join([*parts, LEGEND])
+    return "\n\n".join([*parts, LEGEND, _tally(found)])
 
 
-def _machine_lines(machine: Mapping[str, Any]) -> str:
+def _groups(found: Record) -> dict[str, list[Record]]:
+    groups: dict[str, list[Record]] = {}
+    for row in found["rows"]:
+        groups.setdefault(row["group"], []).append(row)
+    return groups
+
+
+def _machine_lines(machine: Record) -> str:
     facts = " · ".join(f"{name} {value}" for name, value in machine.items() if name != "peers")
     return f"{facts}\npeers: {' · '.join(f'{name} {value}' for name, value in machine['peers'].items()) or 'none'}"
 
 
-def _lines(members: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
-    columns = list(dict.fromkeys(name for each in members for name in each.timings))
-    others = [name for name in columns if name != OURS]
-    by_hand = BY_HAND in columns
-    header = ["", OURS, *(["ours/hand"] if by_hand else []), *others]
-    return header, [_line(each, others, by_hand) for each in members]
+def _tally(found: Record) -> str:
+    marks = [mark for row in found["rows"] for mark in row.get("marks", ())]
+    missed = [row["name"] for row in found["rows"] if any(mark["held"] is False for mark in row.get("marks", ()))]
+    tried = [mark for mark in marks if mark["held"] is not None]
+    where = f"; not held in {', '.join(missed)}" if missed else ""
+    return f"{sum(mark['held'] for mark in tried)} of {len(tried)} marks held{where}"
 
 
-def _line(found: Found, others: Sequence[str], by_hand: bool) -> list[str]:
-    label = f"{found.row.name}: {found.row.title}"
-    if found.fault:
-        return [label, found.fault]
-    ours = found.timings[OURS].median
-    cells = [label, duration(ours)]
-    if by_hand:
-        cells.append(_ratio(ours / found.timings[BY_HAND].median) if BY_HAND in found.timings else "")
-    for name in others:
-        timing = found.timings.get(name)
-        cells.append("–" if timing is None else f"{duration(timing.median)} ({_ratio(timing.median / ours)})")
-    return cells
+def _lines(rows: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+    others = [name for name in dict.fromkeys(name for row in rows for name in row["figures"]) if name != OURS]
+    return ["", OURS, *others, "marks"], [_line(row, others) for row in rows]
 
 
-def _growth_lines(members: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
-    return ["", "exponent", "times"], [_growth_line(each) for each in members]
+def _line(row: Record, others: Sequence[str]) -> list[str]:
+    label = f"{row['name']}: {row['title']}"
+    if "fault" in row:
+        return [label, row["fault"]]
+    cells = [_compared(row, name) if name in row["figures"] else "–" for name in others]
+    return [label, _figure(row, OURS), *cells, ", ".join(_mark(row, each) for each in row["marks"])]
 
 
-def _growth_line(found: Found) -> list[str]:
-    label = f"{found.row.name}: {found.row.title}"
-    if found.fault:
-        return [label, found.fault]
-    times = ", ".join(f"{int(name):,}: {duration(timing.median)}" for name, timing in found.timings.items())
-    return [label, f"{exponent(found.timings):.2f}", f"{found.row.parameter} {times}"]
+def _figure(row: Record, name: str) -> str:
+    return amount(row["figures"][name]["median"], row["unit"])
 
 
-def duration(seconds: float) -> str:
+def _compared(row: Record, name: str) -> str:
+    return f"{_figure(row, name)} ({_ratio(row['ratios'][name])})"
+
+
+def _mark(row: Record, mark: Record) -> str:
+    """A bound and whether it was kept: `≤ 1.2 × jax ✓`, `≤ 1 s ✗`."""
+    if mark["beside"] == OURS:
+        return f"≤ {amount(mark['most'], row['unit'])}{SIGNS[mark['held']]}"
+    least = f"{mark['least']:.3g} to " if mark["least"] else "≤ "
+    beside = "" if mark["beside"] == EXPONENT else f" × {mark['beside']}"
+    return f"{least}{mark['most']:.3g}{beside}{SIGNS[mark['held']]}"
+
+
+def _growth_lines(rows: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+    return ["", "exponent", "marks", "figures"], [_growth_line(row) for row in rows]
+
+
+def _growth_line(row: Record) -> list[str]:
+    label = f"{row['name']}: {row['title']}"
+    if "fault" in row:
+        return [label, row["fault"]]
+    figures = ", ".join(f"{int(size):,}: {_figure(row, size)}" for size in row["figures"])
+    marks = ", ".join(_mark(row, each) for each in row["marks"])
+    return [label, f"{row['exponent']:.2f}", marks, f"{row['parameter']} {figures}"]
+
+
+def amount(value: float, unit: str) -> str:
     """Three digits and a unit."""
-    unit, name = next((unit, name) for unit, name in UNITS if seconds >= unit)
-    return f"{seconds / (unit or 1e-9):.3g} {name}" if seconds < 1000 * (unit or 1e-9) else f"{seconds:.0f} s"
+    scale, name = next(((scale, name) for scale, name in UNITS[unit] if value >= scale), UNITS[unit][-1])
+    return f"{value / scale:.3g} {name}" if value < 1000 * scale else f"{value / scale:.0f} {name}"
 
 
 def _ratio(value: float) -> str:
@@ -141,8 +182,68 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     last = len(widths) - 1
     return "\n".join(
         "  ".join(
-            cell.ljust(widths[at]) if at == 0 or (at == last and last < 3) else cell.rjust(widths[at])
-            for at, cell in enumerate(row)
+            cell.ljust(widths[at]) if at == 0 or at == last else cell.rjust(widths[at]) for at, cell in enumerate(row)
         ).rstrip()
         for row in rows
     )
+
+
+# The README
+
+
+def quoted(found: Record) -> str:
+    """The block of the README: every row, with what it is beside and which marks it has."""
+    compared = [_quoted_row(row) for row in found["rows"] if "parameter" not in row]
+    grown = [_quoted_growth(row) for row in found["rows"] if "parameter" in row]
+    return "\n".join(
+        [
+            f"Of one `make bench` on {_facts(found['machine'])}: medians, and ×, Gradwire's figure over the other's.",
+            "",
+            *_markdown(("work", "Gradwire", "beside it", "marks"), compared),
+            "",
+            *_markdown(("how it grows", "with", "exponent", "marks"), grown),
+        ]
+    )
+
+
+def _facts(machine: Record) -> str:
+    versions = {"Python": machine["python"], "NumPy": machine["numpy"], **machine["peers"]}
+    parts = [machine["processor"], f"{machine['cores']} cores", *(f"{name} {each}" for name, each in versions.items())]
+    return ", ".join(parts)
+
+
+def _quoted_row(row: Record) -> list[str]:
+    if "fault" in row:
+        return [row["title"], "", row["fault"], ""]
+    others = [f"{name} {_ratio(ratio)}" for name, ratio in row["ratios"].items()]
+    marks = ", ".join(_mark(row, each) for each in row["marks"])
+    return [row["title"], _figure(row, OURS), ", ".join(others), marks]
+
+
+def _quoted_growth(row: Record) -> list[str]:
+    if "fault" in row:
+        return [row["title"], row["parameter"], row["fault"], ""]
+    marks = ", ".join(_mark(row, each) for each in row["marks"])
+    return [row["title"], row["parameter"], f"{row['exponent']:.2f}", marks]
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def block_of(text: str) -> str:
+    """What stands between the two comments of the README. Raises ValueError where they are not there."""
+    return _parts(text)[1].strip()
+
+
+def with_block(text: str, found: Record) -> str:
+    """The README's text, with the block of this record."""
+    before, _, after = _parts(text)
+    return f"{before}\n{quoted(found)}\n{after}"
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    match = re.fullmatch(f"(.*{re.escape(BEGIN)})(.*)({re.escape(END)}.*)", text, re.DOTALL)
+    if match is None:
+        raise ValueError(f"expected {BEGIN} and {END} around the block")
+    return match[1], match[2], match[3]

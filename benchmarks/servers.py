@@ -1,18 +1,45 @@
-"""Live servers in processes of their own, and a client that costs next to nothing beside them."""
+"""Live servers in processes of their own, and clients that cost next to nothing beside them."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
+from benchmarks.bare import JSON
+
+T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 30
+SERVICE_SETTINGS = {
+    "GRADWIRE_HOST": "127.0.0.1",
+    "GRADWIRE_LOG_LEVEL": "warning",
+    "GRADWIRE_STORE": "memory",
+    "GRADWIRE_WORKERS": "1",
+}
+
+
+class Ports(NamedTuple):
+    """Where the service listens, and where the bare routes do."""
+
+    service: int
+    bare: int
+
+
+@cache
+def running() -> Ports:
+    """One pair of servers for all rows; they end with this process."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return Ports(*stack.enter_context(serving("app", "benchmarks.bare")))
 
 
 @contextmanager
@@ -32,13 +59,8 @@ def serving(*modules: str) -> Iterator[list[int]]:
 
 
 def _started(module: str, port: int) -> subprocess.Popen[bytes]:
-    ours = {
-        "GRADWIRE_HOST": "127.0.0.1",
-        "GRADWIRE_PORT": str(port),
-        "GRADWIRE_LOG_LEVEL": "warning",
-        "GRADWIRE_STORE": "memory",
-    }
-    return subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env={**os.environ, **ours})
+    environment = {**os.environ, **SERVICE_SETTINGS, "GRADWIRE_PORT": str(port)}
+    return subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env=environment)
 
 
 def _free_port() -> int:
@@ -65,6 +87,23 @@ def _await_end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def get(path: str) -> bytes:
+    """The bytes of a request without a body."""
+    return f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
+
+
+def post(path: str, body: bytes, media_type: str = JSON) -> bytes:
+    """The bytes of a request, made once and sent many times; the answer is to be of the same type."""
+    lines = (
+        f"POST {path} HTTP/1.1",
+        "Host: bench",
+        f"Accept: {media_type}",
+        f"Content-Type: {media_type}",
+        f"Content-Length: {len(body)}",
+    )
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
 class Connection:
     """One kept connection. It reads answers that have a Content-Length, which all of ours do."""
 
@@ -78,28 +117,66 @@ class Connection:
     def __exit__(self, *exception: object) -> None:
         self._socket.close()
 
-    @staticmethod
-    def post(path: str, body: bytes) -> bytes:
-        """The bytes of a request, made once and sent many times."""
-        head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        return head.encode() + b"\r\n\r\n" + body
+    def asking(self, request: bytes) -> Callable[[], bytearray]:
+        """What asks this request, each time it is called."""
+        return lambda: self.ask(request)
 
-    def ask(self, request: bytes) -> bytes:
-        """The body of the answer. Raises RuntimeError where its status is not 200."""
+    def ask(self, request: bytes) -> bytearray:
+        """The body of the answer. Raises RuntimeError where its status is not of the kind 2xx."""
         self._socket.sendall(request)
         received = bytearray()
         while (end := received.find(b"\r\n\r\n")) < 0:
-            received += self._receive()
-        head, body = bytes(received[:end]).lower(), received[end + 4 :]
-        size = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-        while len(body) < size:
-            body += self._receive()
-        if not head.startswith(b"http/1.1 200"):
+            received += _present(self._socket.recv(1 << 16))
+        head, begun = bytes(received[:end]).lower(), received[end + 4 :]
+        body = self._whole(begun, int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]))
+        if not head.startswith(b"http/1.1 2"):
             raise RuntimeError(f"{head[:40].decode()}: {body[:300].decode()}")
-        return bytes(body)
+        return body
 
-    def _receive(self) -> bytes:
-        received = self._socket.recv(1 << 20)
-        if not received:
-            raise RuntimeError("the server closed the connection")
-        return received
+    def _whole(self, begun: bytearray, size: int) -> bytearray:
+        """A body of which something is there already; what is large goes to its place without a detour."""
+        if len(begun) == size:
+            return begun
+        body, at = bytearray(size), len(begun)
+        body[:at] = begun
+        view = memoryview(body)
+        while at < size:
+            at += _present(self._socket.recv_into(view[at:]))
+        return body
+
+
+def _present(received: T) -> T:
+    """What was received, if it is anything."""
+    if not received:
+        raise RuntimeError("the server closed the connection")
+    return received
+
+
+class Crowd:
+    """Many connections that ask the same request at once, from a process of their own (benchmarks.crowd)."""
+
+    def __init__(self, port: int, request: bytes, connections: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.crowd", str(port), str(connections), str(len(request))]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._write(request)
+
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        _await_end(self._process)
+
+    def rush(self, count: int) -> None:
+        """Have the request answered `count` times. Raises RuntimeError where one was not."""
+        self._write(b"%d\n" % count)
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != b"%d\n" % count:
+            raise RuntimeError(f"{self._process.args} did not get its answers")
+
+    def _write(self, sent: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(sent)
+        self._process.stdin.flush()

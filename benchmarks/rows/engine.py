@@ -19,7 +19,7 @@ from scipy.special import ndtr
 
 import engine.ops  # noqa: F401 - fills the catalogue
 from benchmarks.peers import Work, installed
-from benchmarks.timing import BY_HAND, OURS, Contender, Row, enter, numbers_of
+from benchmarks.timing import BY_HAND, OURS, Bounds, Contender, Row, enter, numbers_of
 from engine.calls import Question, compile_question
 from engine.limits import Limits
 from engine.program import Program, read_graph
@@ -29,6 +29,9 @@ from engine.text import parse
 LIMITS = Limits(expanded_nodes=10_000_000)
 THREADS = os.cpu_count() or 1
 POINTS = 1_000_000
+BY_NUMPY = "by hand, NumPy"
+"""By hand, where that alone would be Python's own floats."""
+IN_BLOCKS = "by hand, blocks"
 BLOCK = 8_192
 """Elements that a few operands and results of fit in the cache together."""
 
@@ -84,6 +87,7 @@ def engine_row(
     wrt: Sequence[str] | None = None,
     order: int = 1,
     cold: bool = False,
+    marks: Mapping[str, Bounds] | None = None,
     tolerance: float = 1e-9,
 ) -> Row:
     """`also` has further ways by hand, under their names; `without` names peers that are left out."""
@@ -100,7 +104,8 @@ def engine_row(
         prepared = {key: peer.prepare(work) for key, peer in installed().items() if key not in without}
         return found | {key: Contender(run) for key, run in prepared.items() if run is not None}
 
-    return enter(Row(name, title, "engine, cold" if cold else "engine, warm", contenders, tolerance=tolerance))
+    group = "engine, cold" if cold else "engine, warm"
+    return enter(Row(name, title, group, contenders, marks=marks or {}, tolerance=tolerance))
 
 
 def _bound(run: Callable[..., Any], given: Inputs) -> Callable[[], Any]:
@@ -149,6 +154,13 @@ def _scalars_by_hand(x: float, y: float, z: float) -> Any:
     return out, c * y + ed - slope * z, c * x - 2.0 * y * d * ed * x, ed * x - slope * x
 
 
+def _scalars_in_numpy(x: float, y: float, z: float) -> Any:
+    xy, e, d, t = x * y, np.exp(z), 1.0 / (y * y + 1.0), np.tanh(x * z)
+    c, slope, ed = np.cos(xy), 1.0 - t * t, e * d
+    out = np.sin(xy) + ed * x - t
+    return out, c * y + ed - slope * z, c * x - 2.0 * y * d * ed * x, ed * x - slope * x
+
+
 def _scalars_function(xp: Any, x: Any, y: Any, z: Any) -> Any:
     return xp.sin(x * y) + xp.exp(z) * x / (y * y + 1.0) - xp.tanh(x * z)
 
@@ -160,6 +172,8 @@ engine_row(
     inputs=scalars_inputs,
     by_hand=_scalars_by_hand,
     function=_scalars_function,
+    also={BY_NUMPY: _scalars_in_numpy},
+    marks={BY_NUMPY: 2, "jax": 1},
 )
 
 # Rosenbrock's function: slices, whose adjoints overlap.
@@ -181,6 +195,7 @@ engine_row(
     inputs=lambda: {"x": random().uniform(-1, 1, 1_000)},
     by_hand=_rosenbrock_by_hand,
     function=lambda xp, x: xp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2),
+    marks={BY_HAND: 1.5, "jax": 1.2},
 )
 
 # A small neural network: matrix products in float32, little else.
@@ -232,6 +247,7 @@ engine_row(
         -xp.mean(xp.sum(xp.log_softmax(xp.relu(x @ W1 + b1) @ W2 + b2) * targets, 1))
     ),
     tolerance=1e-4,
+    marks={BY_HAND: 1.1, "torch": 1, "jax": 1},
 )
 
 # Black–Scholes: a call's price, and its derivatives by all five parameters, at a million points.
@@ -267,8 +283,9 @@ engine_row(
     "price = S * ndtr(d1) - K * exp(-r * T) * ndtr(d1 - v * sqrt(T))",
     inputs=_options,
     by_hand=_black_scholes_by_hand,
-    also={"by hand, blocks": in_blocks(_black_scholes_by_hand)},
+    also={IN_BLOCKS: in_blocks(_black_scholes_by_hand)},
     function=_black_scholes_function,
+    marks={BY_HAND: 0.75, "torch": 1.1, "jax": 0.5},
 )
 
 # Sines of sines: transcendental functions and memory traffic.
@@ -298,8 +315,9 @@ engine_row(
     graph=SIN_CHAIN,
     inputs=lambda: {"x": random().uniform(-3, 3, POINTS)},
     by_hand=_sin_chain_by_hand,
-    also={"by hand, blocks": in_blocks(_sin_chain_by_hand)},
+    also={IN_BLOCKS: in_blocks(_sin_chain_by_hand)},
     function=_sin_chain_function,
+    marks={IN_BLOCKS: 1.1, "jax": 0.85},
 )
 
 # A Hessian, whose form by hand is one matrix product.
@@ -327,6 +345,7 @@ engine_row(
     call="hessian",
     by_hand=_logistic_by_hand,
     function=lambda xp, X, y, w: xp.mean(xp.log1p(xp.exp(X @ w)) - y * (X @ w)),
+    marks={BY_HAND: 2, "jax": 1.2},
 )
 
 # A Jacobian, whose form by hand is a scaling of rows.
@@ -346,6 +365,7 @@ engine_row(
     call="jacobian",
     by_hand=_jacobian_by_hand,
     function=lambda xp, A, x: xp.tanh(A @ x),
+    marks={BY_HAND: 4, "jax": 0.5},
 )
 
 # A long chain of scalars: what a node costs.
@@ -404,6 +424,7 @@ engine_row(
     by_hand=chain_by_hand(20_000),
     function=chain_function(20_000),
     without=("jax",),  # XLA compiles this for minutes
+    marks={"torch": 1 / 50},
 )
 
 # All derivatives up to the tenth, by hand with the recurrences of exp, sin and cos.
@@ -436,6 +457,7 @@ engine_row(
     by_hand=_tenth_by_hand,
     function=lambda xp, x: xp.sin(xp.exp(x)),
     tolerance=1e-8,
+    marks={BY_HAND: 2},
 )
 
 # Cold: a graph that nobody has seen before. By hand there is nothing to compile.
@@ -448,6 +470,7 @@ engine_row(
     by_hand=_scalars_by_hand,
     function=_scalars_function,
     cold=True,
+    marks={OURS: 2e-3},
 )
 
 engine_row(
@@ -459,4 +482,5 @@ engine_row(
     function=chain_function(10_000),
     without=("jax",),
     cold=True,
+    marks={OURS: 1.0},
 )

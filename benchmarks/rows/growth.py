@@ -1,22 +1,55 @@
-"""Growth rows: how the engine's time grows with one quantity, and the exponent of it."""
+"""Growth rows: how the engine's time and memory grow with one quantity, and the exponents of it.
+
+Memory is the peak of what one run allocates, by tracemalloc, to which NumPy reports its arrays.
+"""
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from benchmarks.rows.engine import SIN_CHAIN, SIN_EXP, chain, cold_run, question, random, scalar, warm_run
-from benchmarks.timing import Contender, Row, enter
+from benchmarks.timing import EXPONENT, WARM_UPS, Contender, Row, enter
 
 
-def growth_row(name: str, title: str, parameter: str, sizes: Sequence[int], at: Callable[[int], Any]) -> Row:
-    """`at(size)` gives the run of that size."""
+def growth_rows(
+    name: str,
+    title: str,
+    parameter: str,
+    sizes: Sequence[int],
+    at: Callable[[int], Any],
+    *,
+    marked: float | None = None,
+) -> tuple[Row, Row]:
+    """Time, and memory; `at(size)` gives the run of that size. `marked` bounds the exponent of time."""
 
-    def contenders(stack: ExitStack) -> dict[str, Contender]:
+    def timed(stack: ExitStack) -> dict[str, Contender]:
         return {str(size): Contender(at(size)) for size in sizes}
 
-    return enter(Row(name, title, "growth", contenders, parameter))
+    def weighed(stack: ExitStack) -> dict[str, Contender]:
+        return {str(size): Contender(_allocated(at(size))) for size in sizes}
+
+    marks = {} if marked is None else {EXPONENT: marked}
+    memory = Row(f"{name}-memory", title, "growth, memory", weighed, parameter, gauge="B")
+    return enter(Row(name, title, "growth, time", timed, parameter, marks=marks)), enter(memory)
+
+
+def _allocated(run: Callable[[], Any]) -> Callable[[], int]:
+    """A run that tells the most that was allocated at a time, in bytes."""
+    for _ in range(WARM_UPS):
+        run()
+
+    def weigh() -> int:
+        tracemalloc.start()
+        try:
+            run()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    return weigh
 
 
 def _cold_chain(nodes: int) -> Callable[[], Any]:
@@ -24,9 +57,9 @@ def _cold_chain(nodes: int) -> Callable[[], Any]:
     return cold_run(lambda: question("grad", lambda: posted, inputs))
 
 
-growth_row("grow-cold", "first gradient of a chain", "nodes", (100, 1_000, 10_000), _cold_chain)
+growth_rows("grow-cold", "first gradient of a chain", "nodes", (100, 1_000, 10_000), _cold_chain, marked=1.15)
 
-growth_row(
+growth_rows(
     "grow-nodes",
     "gradient of a chain, warm",
     "nodes",
@@ -34,7 +67,7 @@ growth_row(
     lambda nodes: warm_run(question("grad", lambda: chain(nodes), scalar())),
 )
 
-growth_row(
+growth_rows(
     "grow-elements",
     "10-fold sin chain, warm",
     "elements",
@@ -42,7 +75,7 @@ growth_row(
     lambda size: warm_run(question("grad", SIN_CHAIN, {"x": random().uniform(-3, 3, size)})),
 )
 
-growth_row(
+growth_rows(
     "grow-order",
     "derivatives up to an order, 1,000 points, warm",
     "order",
@@ -50,15 +83,15 @@ growth_row(
     lambda order: warm_run(question("nth", SIN_EXP, {"x": random().uniform(-1, 1, 1_000)}, order=order)),
 )
 
-growth_row(
+growth_rows(
     "grow-order-cold",
-    "the same, cold",
+    "derivatives up to an order, cold",
     "order",
     (2, 4, 8, 16, 32),
     lambda order: cold_run(lambda: question("nth", SIN_EXP, {"x": random().uniform(-1, 1, 1_000)}, order=order)),
 )
 
-growth_row(
+growth_rows(
     "grow-batch",
     "gradients of tanh(w·x)² for each x of 100 numbers, warm",
     "batch",
