@@ -19,6 +19,7 @@ from benchmarks.bare import JSON
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 30
+PATIENCE_SECONDS = 300
 SERVICE_SETTINGS = {
     "GRADWIRE_HOST": "127.0.0.1",
     "GRADWIRE_LOG_LEVEL": "warning",
@@ -108,7 +109,7 @@ class Connection:
     """One kept connection. It reads answers that have a Content-Length, which all of ours do."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), 60)
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> Connection:

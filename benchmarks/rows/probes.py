@@ -80,24 +80,30 @@ def _waits(probe: Connection, count: int) -> list[float]:
 
 
 def _large(scale: float) -> dict[str, Any]:
-    sines = "\n".join(f"y{at + 1} = sin(y{at})" for at in range(max(int(250 * scale), 1)))
+    sines = "\n".join(f"y{at + 1} = sin(y{at})" for at in range(max(int(800 * scale), 1)))
     return {
         "expression": f"y0 = x * linspace(0, 1, 1000000)\n{sines}\nsum(y{sines.count('=')})",
         "inputs": {"x": 1.5},
     }
 
 
-probe_row("probe-numpy", "250 sines of 10⁶ numbers are computed", _large)
+probe_row("probe-numpy", "800 sines of 10⁶ numbers are computed", _large)
 
 # Many small steps: the interpreter is what they take.
 
 
+STEP = """f(i, x) = {
+  a = sin(x) * 0.9 + cos(x) * 0.1
+  b = tanh(a * x) - exp(-a * a)
+  a + 0.5 * b / (1 + x * x)
+}"""
+
+
 def _small_steps(scale: float) -> dict[str, Any]:
-    steps = int(200_000 * scale)
-    return {"expression": f"f(i, x) = sin(x) * 0.9 + cos(x) * 0.1\nfori_loop(0, {steps}, f, x)", "inputs": {"x": 0.5}}
+    return {"expression": f"{STEP}\nfori_loop(0, {int(1_000_000 * scale)}, f, x)", "inputs": {"x": 0.5}}
 
 
-probe_row("probe-steps", "a loop of 200,000 small steps runs", _small_steps)
+probe_row("probe-steps", "a loop of 1,000,000 small steps runs", _small_steps)
 
 # One call of LAPACK, which nothing can interrupt.
 
