@@ -10,38 +10,47 @@ from __future__ import annotations
 import selectors
 import socket
 import sys
+from typing import NamedTuple
 
 MOST = 1 << 16
+
+
+class Asking(NamedTuple):
+    """A connection, and what it has received of an answer."""
+
+    connection: socket.socket
+    received: bytearray
 
 
 def main(port: int, connections: int, size: int) -> None:
     request = sys.stdin.buffer.read(size)
     with selectors.DefaultSelector() as selector:
-        for _ in range(connections):
-            opened = socket.create_connection(("127.0.0.1", port), 60)
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            selector.register(opened, selectors.EVENT_READ, bytearray())
+        crowd = [Asking(socket.create_connection(("127.0.0.1", port), 60), bytearray()) for _ in range(connections)]
+        for each in crowd:
+            each.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            selector.register(each.connection, selectors.EVENT_READ, each)
         for line in sys.stdin.buffer:
-            rush(selector, request, int(line))
+            rush(crowd, selector, request, int(line))
             sys.stdout.write(line.decode())
             sys.stdout.flush()
 
 
-def rush(selector: selectors.BaseSelector, request: bytes, count: int) -> None:
-    """Have the request answered `count` times over the selector's connections."""
-    idle = [key.fileobj for key in selector.get_map().values()][:count]
-    for connection in idle:
-        connection.sendall(request)
-    unsent, pending = count - len(idle), count
+def rush(crowd: list[Asking], selector: selectors.BaseSelector, request: bytes, count: int) -> None:
+    """Have the request answered `count` times."""
+    first = crowd[:count]
+    for each in first:
+        each.connection.sendall(request)
+    unsent, pending = count - len(first), count
     while pending:
         for key, _ in selector.select():
-            if not is_whole(key.data, key.fileobj.recv(MOST)):
+            connection, received = key.data
+            if not is_whole(received, connection.recv(MOST)):
                 continue
-            key.data.clear()
+            received.clear()
             pending -= 1
             if unsent:
                 unsent -= 1
-                key.fileobj.sendall(request)
+                connection.sendall(request)
 
 
 def is_whole(received: bytearray, part: bytes) -> bool:

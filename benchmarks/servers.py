@@ -77,7 +77,7 @@ def _await_start(process: subprocess.Popen[bytes], port: int) -> None:
             return
         except OSError:
             time.sleep(0.05)
-    raise RuntimeError(f"{process.args} did not start; it ended with {process.returncode}")
+    raise RuntimeError(f"{process.args!r} did not start; it ended with {process.returncode}")
 
 
 def _await_end(process: subprocess.Popen[bytes]) -> None:
@@ -175,7 +175,7 @@ class Crowd:
         self._write(b"%d\n" % count)
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"%d\n" % count:
-            raise RuntimeError(f"{self._process.args} did not get its answers")
+            raise RuntimeError(f"{self._process.args!r} did not get its answers")
 
     def _write(self, sent: bytes) -> None:
         assert self._process.stdin is not None

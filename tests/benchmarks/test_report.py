@@ -91,3 +91,9 @@ def test_a_readme_without_the_comments_is_refused():
     """Nothing is written to where nothing was asked for."""
     with pytest.raises(ValueError, match="benchmarks: begin"):
         with_block("no comments", _record(2.0))
+
+
+def test_the_page_of_benchmarks_explains_all_groups():
+    """Whoever reads the table finds its headings in docs/benchmarks.md."""
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert not [group for group in dict.fromkeys(row.group for row in ROWS.values()) if group not in page]
