@@ -29,6 +29,7 @@ UNITS: Mapping[str, Sequence[tuple[float, str]]] = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
     "B": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
 }
+QUANTITY = {"s": "time", "B": "memory"}
 SIGNS = {True: " ✓", False: " ✗", None: ""}
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 """Between these the README quotes a record."""
@@ -81,13 +82,15 @@ def _row_record(found: Found) -> dict[str, Any]:
     row, figures = found.row, found.figures
     entry: dict[str, Any] = {"name": row.name, "title": row.title, "group": row.group, "unit": row.unit}
     entry["figures"] = {name: asdict(figure) for name, figure in figures.items()}
+    if row.parameter is not None:
+        entry["parameter"] = row.parameter
     if found.fault:
         return entry | {"fault": found.fault}
     if row.parameter is None:
         ours = figures[OURS].median
         entry["ratios"] = {name: ours / figure.median for name, figure in figures.items() if name != OURS}
     else:
-        entry |= {"parameter": row.parameter, "exponent": exponent(figures)}
+        entry["exponent"] = exponent(figures)
     return entry | {"marks": [{**asdict(each), "held": each.held} for each in held(row, figures)]}
 
 
@@ -145,12 +148,15 @@ def _compared(row: Record, name: str) -> str:
 
 
 def _mark(row: Record, mark: Record) -> str:
-    """A bound and whether it was kept: `≤ 1.2 × jax ✓`, `≤ 1 s ✗`."""
+    """A bound, what it is for, and whether it was kept: `≤ 1.2 × jax ✓`, `≤ 1 s ✗`."""
+    beside = "" if mark["beside"] in (OURS, EXPONENT) else f" × {mark['beside']}"
+    return f"{_bound(row, mark)}{beside}{SIGNS[mark['held']]}"
+
+
+def _bound(row: Record, mark: Record) -> str:
     if mark["beside"] == OURS:
-        return f"≤ {amount(mark['most'], row['unit'])}{SIGNS[mark['held']]}"
-    least = f"{mark['least']:.3g} to " if mark["least"] else "≤ "
-    beside = "" if mark["beside"] == EXPONENT else f" × {mark['beside']}"
-    return f"{least}{mark['most']:.3g}{beside}{SIGNS[mark['held']]}"
+        return f"≤ {amount(mark['most'], row['unit'])}"
+    return f"{mark['least']:.3g} to {mark['most']:.3g}" if mark["least"] else f"≤ {mark['most']:.3g}"
 
 
 def _growth_lines(rows: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
@@ -192,39 +198,44 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def quoted(found: Record) -> str:
-    """The block of the README: every row, with what it is beside and which marks it has."""
+    """The block of the README: every row, with what it is beside, and beside whom it has a mark."""
     compared = [_quoted_row(row) for row in found["rows"] if "parameter" not in row]
     grown = [_quoted_growth(row) for row in found["rows"] if "parameter" in row]
     return "\n".join(
         [
             f"Of one `make bench` on {_facts(found['machine'])}: medians, and ×, Gradwire's figure over the other's.",
+            "In brackets: what is to be reached, and whether it was.",
             "",
-            *_markdown(("work", "Gradwire", "beside it", "marks"), compared),
+            *_markdown(("work", "Gradwire", "beside it"), compared),
             "",
-            *_markdown(("how it grows", "with", "exponent", "marks"), grown),
+            *_markdown(("how it grows", "with", "exponent"), grown),
         ]
     )
 
 
 def _facts(machine: Record) -> str:
-    versions = {"Python": machine["python"], "NumPy": machine["numpy"], **machine["peers"]}
+    versions = {"Python": machine["python"], "NumPy": machine["numpy"], **machine["peers"], "load": machine["load"]}
     parts = [machine["processor"], f"{machine['cores']} cores", *(f"{name} {each}" for name, each in versions.items())]
     return ", ".join(parts)
 
 
 def _quoted_row(row: Record) -> list[str]:
     if "fault" in row:
-        return [row["title"], "", row["fault"], ""]
-    others = [f"{name} {_ratio(ratio)}" for name, ratio in row["ratios"].items()]
-    marks = ", ".join(_mark(row, each) for each in row["marks"])
-    return [row["title"], _figure(row, OURS), ", ".join(others), marks]
+        return [row["title"], "", row["fault"]]
+    others = [f"{name} {_ratio(ratio)}{_in_brackets(row, name)}" for name, ratio in row["ratios"].items()]
+    return [row["title"], f"{_figure(row, OURS)}{_in_brackets(row, OURS)}", ", ".join(others)]
 
 
 def _quoted_growth(row: Record) -> list[str]:
-    if "fault" in row:
-        return [row["title"], row["parameter"], row["fault"], ""]
-    marks = ", ".join(_mark(row, each) for each in row["marks"])
-    return [row["title"], row["parameter"], f"{row['exponent']:.2f}", marks]
+    what = f"{QUANTITY[row['unit']]}: {row['title']}"
+    fitted = row.get("fault") or f"{row['exponent']:.2f}{_in_brackets(row, EXPONENT)}"
+    return [what, row["parameter"], fitted]
+
+
+def _in_brackets(row: Record, name: str) -> str:
+    """The mark that a row has beside a contender, where it has one."""
+    marks = [f"{_bound(row, mark)}{SIGNS[mark['held']]}" for mark in row["marks"] if mark["beside"] == name]
+    return f" ({marks[0]})" if marks else ""
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -22,7 +22,7 @@ from benchmarks.servers import Connection, Crowd, post, running
 from benchmarks.timing import BY_HAND, OURS, Bounds, Contender, Row, enter, nothing
 
 CONNECTIONS = 32
-RUSH = 1_600
+RUSH = 640
 """Requests of one sample over many connections."""
 DECODERS: Mapping[str, Callable[[bytes], Any]] = {JSON: orjson.loads, MSGPACK: msgspec.msgpack.decode}
 ECHO, FLOOR, COPY, BOTH = "bare echo", "codec floor", "bare copy", "floor + echo"

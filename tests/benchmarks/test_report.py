@@ -56,12 +56,20 @@ def test_what_is_said_of_marks_is_true(row):
         assert mark["held"] is (mark["least"] <= mark["found"] <= mark["most"])
 
 
-def test_marks_that_are_not_held_are_shown(capsys):
+def test_marks_that_are_not_held_are_shown():
     """In the table, in the README's block, and by name below the table."""
     missed = _record(0.5)
-    assert "≤ 0.5 × jax ✗" in table(missed) and "≤ 0.5 × jax ✗" in quoted(missed)
+    assert "≤ 0.5 × jax ✗" in table(missed) and "jax ×1.00 (≤ 0.5 ✗)" in quoted(missed)
     assert "0 of 1 marks held; not held in planted" in table(missed)
     assert "≤ 2 × jax ✓" in table(_record(2.0)) and "1 of 1 marks held" in table(_record(2.0))
+
+
+def test_a_row_that_failed_says_why():
+    """Its fault stands where its figures would be, for growing rows, too."""
+    row = {"name": "planted", "title": "planted", "group": "engine", "unit": "s", "figures": {}, "fault": "it broke"}
+    for rows in ([row], [row | {"group": "growth", "parameter": "n"}]):
+        found = {"machine": MEASURED["machine"], "rows": rows}
+        assert "it broke" in table(found) and "it broke" in quoted(found)
 
 
 def _record(most):
