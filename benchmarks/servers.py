@@ -18,7 +18,7 @@ from benchmarks.bare import JSON
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
-START_SECONDS = 30
+START_SECONDS = 120
 PATIENCE_SECONDS = 300
 SERVICE_SETTINGS = {
     "GRADWIRE_HOST": "127.0.0.1",
