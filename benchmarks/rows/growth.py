@@ -61,10 +61,10 @@ growth_rows("grow-cold", "first gradient of a chain", "nodes", (100, 1_000, 10_0
 
 growth_rows(
     "grow-nodes",
-    "gradient of a chain, warm",
+    "gradient of a chain on 100 points, warm",
     "nodes",
     (100, 1_000, 10_000),
-    lambda nodes: warm_run(question("grad", lambda: chain(nodes), scalar())),
+    lambda nodes: warm_run(question("grad", lambda: chain(nodes), {"x": random().uniform(-3, 3, 100)})),
 )
 
 growth_rows(
