@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     json_nesting: int = Field(64, gt=0)
     """Lists and objects within one another in a request."""
 
+    body_values: int = Field(2_000_000, gt=0)
+    """Values, lists and objects in a request that are read one by one. Long lists of floats are not; nor is base64."""
+
     inline_bytes: int = Field(2 << 10, ge=0)
     """Bodies up to this many bytes are worked on in the event loop; larger ones in a thread."""
 

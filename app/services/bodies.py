@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from app.problems import Problem, over_limit
-from app.wire import json
+from app.settings import Settings
 from app.wire.codecs import Codec
-from app.wire.forms import Malformed
+from app.wire.forms import Malformed, Most, TooMuch
 from engine.errors import pointer_to
 
 M = TypeVar("M", bound=BaseModel)
@@ -22,18 +22,23 @@ PLAIN = {
     "too_short": "expected at least one item",
 }
 """What pydantic says of Python's types, in JSON's words."""
+TOO_MUCH = {
+    "json_nesting": ("lists and objects within one another", 400),
+    "body_values": ("values in the body beside long lists of floats, or more", 413),
+}
+"""What a body may have too many of, and the status for that."""
 
 
-def decoded(body: bytes, codec: Codec, most_nesting: int) -> Any:
-    """The plain values of a body. Raises invalid_json, and limit_exceeded where it is too deep."""
+def decoded(body: bytes, codec: Codec, settings: Settings) -> Any:
+    """The plain values of a body. Raises invalid_json, and limit_exceeded where it is too deep or has too many."""
     try:
-        value = codec.decode(body)
+        return codec.decode(body, Most(settings.json_nesting, settings.body_values))
     except Malformed as error:
-        raise Problem("invalid_json", f"the body is not {codec.name}: {str(error)[:200]}") from error
-    depth = json.nesting(value, most_nesting)
-    if depth > most_nesting:
-        raise over_limit("json_nesting", most_nesting, depth, "lists and objects within one another", 400)
-    return value
+        detail = f"the body is not {codec.name}: {str(error)[:200]}"
+        raise Problem("invalid_json", detail, pointer=error.pointer) from error
+    except TooMuch as error:
+        what, status = TOO_MUCH[error.name]
+        raise over_limit(error.name, error.most, error.actual, what, status) from None
 
 
 def validated(model: type[M], value: Any) -> M:

@@ -132,7 +132,7 @@ class Computer:
 
     def _read(self, task: Task[M]) -> M:
         with task.clock.stage("parse"):
-            return validated(task.model, decoded(task.body, task.form, self.settings.json_nesting))
+            return validated(task.model, decoded(task.body, task.form, self.settings))
 
     def _compute(self, request: Request, task: Task[Any], road: Road, registered: Program | None = None) -> bytes:
         if isinstance(request, CheckRequest) and road is not Road.WORKER:  # which runs the graph many times

@@ -16,6 +16,7 @@ OWN = (
     "header_bytes",
     "answer_bytes",
     "json_nesting",
+    "body_values",
     "graphs",
     "graphs_bytes",
     "svg_parts",

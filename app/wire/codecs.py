@@ -10,16 +10,17 @@ import msgspec
 import orjson
 
 from app.wire import json, msgpack
+from app.wire.forms import Most
 from engine.calls import TENSOR_FIELDS
 
 
 @dataclass(frozen=True)
 class Codec:
-    """One form. `decode` raises app.wire.forms.Malformed; `tensors` is how tensors are written, where it is settled."""
+    """One form. `decode` raises Malformed and TooMuch; `tensors` is how tensors are written, where it is settled."""
 
     name: str
     media_types: tuple[str, ...]
-    decode: Callable[[bytes], Any]
+    decode: Callable[[bytes, Most], Any]
     encode: Callable[[Any], bytes]
     embed: Callable[[bytes], Any]
     """Makes of what is encoded already a value that `encode` takes as it is."""
@@ -34,8 +35,8 @@ class Codec:
         return self.media_types[0]
 
 
-def _decode_json(body: bytes) -> Any:
-    return json.decode(body, TENSOR_FIELDS)
+def _decode_json(body: bytes, most: Most) -> Any:
+    return json.decode(body, TENSOR_FIELDS, most)
 
 
 JSON = Codec("JSON", (json.MEDIA_TYPE,), _decode_json, json.encode, orjson.Fragment, "body_bytes", b'"op"')

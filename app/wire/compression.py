@@ -21,6 +21,12 @@ GZIP = 16 + zlib.MAX_WBITS
 """zlib's number for a gzip header of the largest window."""
 
 
+BEST_RATIO = 1032
+"""Deflate shrinks nothing further; a size that claims more is no size."""
+WINDOW = 1 << 27
+"""Bytes that a zstd frame may refer back to; what reads it has to keep them."""
+
+
 class TooLarge(Exception):
     """An expanded body over its limit."""
 
@@ -33,6 +39,8 @@ class Coding(NamedTuple):
 
 
 def _expand_gzip(body: bytes, most: int) -> bytes:
+    if most < int.from_bytes(body[-4:], "little") <= len(body) * BEST_RATIO:  # where a member has its size
+        raise TooLarge
     expander = zlib.decompressobj(GZIP)
     try:
         expanded = expander.decompress(body, most + 1)
@@ -42,9 +50,11 @@ def _expand_gzip(body: bytes, most: int) -> bytes:
 
 
 def _expand_zstd(body: bytes, most: int) -> bytes:
-    expander = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+    expander = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
     parts, size, start = [], 0, 0
     try:
+        if zstandard.frame_content_size(body) > most:
+            raise TooLarge
         for start in range(0, len(body), SAMPLE_BYTES):
             # A few kilobytes may stand for gigabytes, so pieces go in one by one.
             parts.append(expander.decompress(body[start : start + SAMPLE_BYTES]))

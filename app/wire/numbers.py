@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import simdjson
 
-from app.wire.forms import NEGATIVE_ZERO
+from app.wire import strict
+from app.wire.forms import NEGATIVE_ZERO, UNBOUNDED, Most
 from engine.types import FLOAT64, Array
 
 LEAST_NUMBERS = 64
@@ -23,6 +24,15 @@ LEAST_NUMBERS = 64
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DIRECT = (None, "float64", "float32")
 """Dtypes for which numbers may be read as float64 first."""
+KEPT_BYTES = 8 << 20
+"""A parser that read more than this is let go: it holds some nine times as much memory."""
+
+LEAST_BYTES_PER_STRING = 100
+"""Where there are more strings than one in so many bytes, the strict reader is the quicker one."""
+MOST_NAMES = 200
+"""simdjson looks for each name from an object's beginning."""
+SATURATED = 0xFFFFFF
+"""simdjson counts the items of a list up to this many."""
 
 _parsers = threading.local()
 
@@ -31,23 +41,25 @@ class Unusual(Exception):
     """Something that the strict reader should see."""
 
 
-def decode(body: bytes, tensors: Collection[str]) -> Any:
+def decode(body: bytes, tensors: Collection[str], most: Most = UNBOUNDED) -> Any:
     """Python objects from JSON, with arrays for the numbers of what stands in the top-level fields `tensors`.
 
-    Raises Unusual for whatever is not plainly right.
+    Raises Unusual for whatever is not plainly right, and TooMuch where more than `most` allows stands elsewhere.
     """
-    if body.startswith(BYTE_ORDER_MARK):
+    if body.startswith(BYTE_ORDER_MARK) or body.count(b'"') * LEAST_BYTES_PER_STRING > 2 * len(body):
         raise Unusual
+    most.check("body_values", body.count(b"[") + body.count(b"{"))  # all are counted one by one, and cost memory
     parser = _parsers.__dict__.pop("own", None) or simdjson.Parser()
     try:
         document = parser.parse(body)
         if not isinstance(document, simdjson.Object):
             raise Unusual
-        reader = _Reader()
-        found = {name: _field(reader, name, each, tensors) for name, each in _items(reader, document)}
+        reader = _Reader(most)
+        found = {name: _field(reader, document[name], name in tensors) for name in _names(reader, document)}
     except (ValueError, RuntimeError, TypeError, KeyError, RecursionError) as error:
         raise Unusual from error
-    _parsers.own = parser  # whose memory serves again; after a fault something may still refer to it
+    if len(body) <= KEPT_BYTES:
+        _parsers.own = parser  # whose memory serves again; after a fault something may still refer to it
     if reader.brackets != body.count(b"[") or (reader.has_zero and NEGATIVE_ZERO.search(body)):
         raise Unusual
     return found
@@ -56,18 +68,24 @@ def decode(body: bytes, tensors: Collection[str]) -> Any:
 class _Reader:
     """What is to be compared with the text in the end: how many lists were opened, and whether a number was 0.
 
-    Of -0 simdjson makes the integer 0.
+    Of -0 simdjson makes the integer 0. Lists are counted as they are met, because each takes many times the memory of
+    its text.
     """
 
-    def __init__(self) -> None:
-        self.brackets = 0
+    def __init__(self, most: Most) -> None:
+        self.most = most
+        self.brackets = self.rows = 0
         self.has_zero = False
 
+    def count(self, rows: int) -> None:
+        self.rows += rows
+        self.most.check("body_values", self.rows)
 
-def _field(reader: _Reader, name: str, value: Any, tensors: Collection[str]) -> Any:
-    if name not in tensors or not isinstance(value, simdjson.Object):
+
+def _field(reader: _Reader, value: Any, has_tensors: bool) -> Any:
+    if not has_tensors or not isinstance(value, simdjson.Object):
         return _plain(reader, value)
-    return {key: _tensor(reader, each) for key, each in _items(reader, value)}
+    return {name: _tensor(reader, value[name]) for name in _names(reader, value)}
 
 
 def _tensor(reader: _Reader, value: Any) -> Any:
@@ -75,46 +93,47 @@ def _tensor(reader: _Reader, value: Any) -> Any:
         return _numbers(reader, value)
     if not isinstance(value, simdjson.Object):
         return _plain(reader, value)
-    fields = _items(reader, value)
-    is_direct = dict(fields).get("dtype") in DIRECT
+    is_direct = value.get("dtype") in DIRECT
     return {
-        name: (_numbers if name == "data" and is_direct and isinstance(each, simdjson.Array) else _plain)(reader, each)
-        for name, each in fields
+        name: (_numbers if name == "data" and is_direct else _plain)(reader, value[name])
+        for name in _names(reader, value)
     }
 
 
-def _items(reader: _Reader, value: Any) -> list[tuple[str, Any]]:
-    items = list(value.items())
-    if len(dict(items)) < len(items):
+def _names(reader: _Reader, value: Any) -> list[str]:
+    """The names of an object that has each of them once, and not so many that finding each takes long."""
+    names = list(value.keys()) if len(value) <= MOST_NAMES else []
+    if len(set(names)) < len(value):
         raise Unusual
-    reader.brackets += sum(name.count("[") for name, _ in items)
-    return items
+    reader.brackets += sum(name.count("[") for name in names)
+    return names
 
 
 def _plain(reader: _Reader, value: Any) -> Any:
-    """Python's own types, and the brackets that they were written with."""
-    if isinstance(value, simdjson.Object):
-        return {name: _plain(reader, each) for name, each in _items(reader, value)}
-    if isinstance(value, simdjson.Array):
-        reader.brackets += 1
-        return [_plain(reader, each) for each in value]
-    if isinstance(value, str):
-        reader.brackets += value.count("[")
-    return value
+    """What holds no tensor, from text again, by the strict reader; and the brackets that it was written with.
+
+    simdjson's own way to Python's lists writes beyond their ends from 2²⁴ items on, and drops equal names.
+    """
+    if not isinstance(value, simdjson.Object | simdjson.Array):
+        reader.brackets += value.count("[") if isinstance(value, str) else 0
+        reader.has_zero = reader.has_zero or value == 0
+        return value
+    text: Any = value.mini  # bytes, whatever its stub says
+    reader.brackets += text.count(b"[")
+    reader.has_zero = reader.has_zero or b"0" in text
+    return strict.decode(text, reader.most)
 
 
-def _numbers(reader: _Reader, rows: Any) -> Array | list[Any]:
+def _numbers(reader: _Reader, rows: Any) -> Array | Any:
     """A regular list of numbers as float64; anything else as it stands."""
     shape = _shape(rows)
-    if math.prod(shape) < LEAST_NUMBERS:
-        found: list[Any] = _plain(reader, rows)
-        return found
-    _check_rows(rows, shape)
+    if not shape or math.prod(shape) < LEAST_NUMBERS:
+        return _plain(reader, rows)
+    _check_rows(reader, rows, shape)
     try:
         numbers = np.frombuffer(rows.as_buffer(of_type="d"), FLOAT64)
     except TypeError:  # booleans, or the strings of non-finite numbers
-        found = _plain(reader, rows)
-        return found
+        return _plain(reader, rows)
     if numbers.size != math.prod(shape):
         raise Unusual
     reader.has_zero = reader.has_zero or not numbers.all()
@@ -126,16 +145,19 @@ def _shape(rows: Any) -> tuple[int, ...]:
     shape = []
     while isinstance(rows, simdjson.Array):
         shape.append(len(rows))
+        if shape[-1] >= SATURATED:
+            raise Unusual
         if not shape[-1]:
             break
         rows = rows[0]
     return tuple(shape)
 
 
-def _check_rows(rows: Any, shape: tuple[int, ...]) -> None:
+def _check_rows(reader: _Reader, rows: Any, shape: tuple[int, ...]) -> None:
     """Raises Unusual where lists within the list differ in length."""
     level = [rows]
-    for size in shape[1:]:
+    for depth, size in enumerate(shape[1:], 1):
+        reader.count(math.prod(shape[:depth]))
         level = [inner for each in level for inner in each]
         if any(not isinstance(each, simdjson.Array) or len(each) != size for each in level):
             raise Unusual

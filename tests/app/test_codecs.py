@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from app.wire import numbers
 from app.wire.compression import LEAST_BYTES, TooLarge, expand, weights
-from app.wire.forms import Malformed
+from app.wire.forms import Malformed, Most, TooMuch
 from app.wire.json import LARGE, decode
 from app.wire.models import Request
 from engine.calls import SEEDS, TENSOR_FIELDS
@@ -113,6 +113,14 @@ ODD = [
     msgspec.msgpack.encode(CUBE | {"inputs": {"x": {"data": [b"1"], "dtype": "float64"}}}),
     msgspec.msgpack.encode({"expression": b"x"}),
     msgspec.msgpack.encode({"graph": b"x"}),
+    msgspec.msgpack.encode(CUBE | {"inputs": {"x": 1}}) + b"\xc0",
+    msgspec.msgpack.encode(CUBE | {"inputs": {"x": msgspec.msgpack.Ext(-1, b"\0\0\0\1")}}),
+    b"\x82\xa1a\x01\xa1a\x02",
+    b"\xdf\xff\xff\xff\xff",
+    b"\xdd\x00\x0f\xff\xff" * 900 + bytes(1 << 20),
+    b"\xc6\xff\xff\xff\xffx",
+    b"\xcb\x00",
+    b"\xa9x",
 ]
 
 
@@ -120,6 +128,40 @@ ODD = [
 def test_odd_messagepack_is_the_client_s_fault(client: httpx.Client, body: bytes) -> None:
     found = problem(client.post("/grad", content=body, headers=MSGPACK))
     assert found["status"] in (400, 422)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"\x81\xa6inputs\x82\xa1x\x01\xa1x\x02", "same key twice"),
+        (b"\x81\xa1x\xd6\xff\x00\x00\x00\x01", "extension types"),
+        (b"\x81\xa1x\xc7\x01\x05a", "extension types"),
+        (b"\x81\xa1x\xdd\x7f\xff\xff\xff", "a size in it is wrong"),
+        (b"\x81\xa1x\xdb\x7f\xff\xff\xff", "a size in it is wrong"),
+        (b"\x81\xa1x\xde\x00", "a size in it is wrong"),
+        (b"\x81\xa1x\xc1", "c1"),
+        (b"\x81\xa1x\xcb", "too early"),
+        (b"\x81\x01\x02", "strings"),
+    ],
+)
+def test_messagepack_says_what_it_does_not_read(client: httpx.Client, body: bytes, said: str) -> None:
+    found = problem(client.post("/grad", content=body, headers=MSGPACK))
+    assert (found["code"], found["status"]) == ("invalid_json", 400)
+    assert said in found["detail"]
+
+
+SMALL_PARTS = {"short lists": b"\x90", "empty bytes": b"\xc4\x00", "empty maps": b"\x80", "nil": b"\xc0"}
+
+
+@pytest.mark.parametrize("part", SMALL_PARTS.values(), ids=SMALL_PARTS)
+def test_values_that_take_much_more_memory_than_bytes_are_counted(app_client: AppClient, part: bytes) -> None:
+    """A byte that stands for a list becomes 64."""
+    client = app_client(body_values=20_000)
+    for count, status in ((19_000, 422), (30_000, 413)):
+        body = b"\x81\xa6inputs\x81\xa1x\xdd" + count.to_bytes(4) + part * count
+        found = problem(client.post("/grad/value", content=body, headers=MSGPACK))
+        assert found["status"] == status
+    assert found["limit"]["name"] == "body_values"
 
 
 def test_each_form_has_its_own_limit(app_client: AppClient) -> None:
@@ -149,6 +191,23 @@ def test_a_bomb_is_given_up_at_the_limit(app_client: AppClient, coding: str) -> 
     body = gzip.compress(bomb) if "gzip" in coding else zstandard.compress(bomb)
     found = problem(app_client(body_bytes=1 << 20).post("/grad", content=body, headers={"Content-Encoding": coding}))
     assert (found["status"], found["limit"]["name"], found["limit"]["max"]) == (413, "body_bytes", 1 << 20)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_a_size_that_is_told_is_believed_where_it_is_too_large(coding: str) -> None:
+    """No time is spent on what a bomb says of itself."""
+    body = {"gzip": gzip.compress, "zstd": zstandard.compress}[coding](bytes(1 << 20))
+    spoilt = bytearray(body)
+    spoilt[len(body) // 2] ^= 0xFF
+    with pytest.raises(TooLarge):
+        expand(bytes(spoilt), coding, (1 << 20) - 1)
+
+
+def test_a_frame_may_refer_back_so_far_and_no_further() -> None:
+    """A reader keeps as much as a frame may refer back to, whatever its own size."""
+    frame = b"\x28\xb5\x2f\xfd\x00" + bytes([(31 - 10) << 3]) + b"\x01\x00\x00"
+    with pytest.raises(Malformed, match="zstd"):
+        expand(frame, "zstd", 1 << 20)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
@@ -250,6 +309,7 @@ def both_ways(body: bytes) -> None:
 def test_the_quick_reader_reads_as_the_strict_one(tensors: dict[str, Any], dtype: str | None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(numbers, "LEAST_NUMBERS", 1)
+        patch.setattr(numbers, "LEAST_BYTES_PER_STRING", 0)
         both_ways(json.dumps({"expression": "x[1:]", "inputs": tensors}).encode())
         typed = {name: {"data": each, "dtype": dtype} if dtype else {"data": each} for name, each in tensors.items()}
         both_ways(json.dumps({"inputs": typed, "vectors": tensors}).encode())
@@ -273,10 +333,31 @@ def test_the_quick_reader_reads_as_the_strict_one(tensors: dict[str, Any], dtype
 def test_what_is_unusual_goes_to_the_strict_reader(part: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(numbers, "LEAST_NUMBERS", 1)
+        patch.setattr(numbers, "LEAST_BYTES_PER_STRING", 0)
         body = f'{{"inputs": {{{part}}}}}'.encode()
         with pytest.raises((numbers.Unusual, AssertionError)):
             found = numbers.decode(body, TENSOR_FIELDS)
             assert any(isinstance(each, np.ndarray) for each in found["inputs"].values())
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"data": x}, lambda x: {"data": x, "dtype": "float32"}])
+def test_the_quick_reader_is_what_reads_large_tensors(wrap: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(100, 30)).tolist()
+    body = {"expression": "x[1:]", "inputs": {"x": wrap(x)}, "wrt": ["x"]}
+    found = numbers.decode(json.dumps(body).encode(), TENSOR_FIELDS)
+    read = found["inputs"]["x"]
+    array = read if wrap(x) is x else read.pop("data")
+    assert isinstance(array, np.ndarray) and array.tolist() == x
+    assert found | {"inputs": 0} == body | {"inputs": 0}
+    assert read is array or read == {name: each for name, each in wrap(x).items() if name != "data"}
+
+
+def test_a_list_longer_than_simdjson_counts_is_left_to_the_strict_reader() -> None:
+    """It counts to 2**24 − 1, and its lists of Python's own would be written beyond their ends."""
+    for field in ("inputs", "include"):
+        body = b'{"%s": {"x": [%s1]}}' % (field.encode(), b"1," * (1 << 24))
+        with pytest.raises((numbers.Unusual, TooMuch)):
+            numbers.decode(body, TENSOR_FIELDS, Most(64, 1_000_000))
 
 
 def test_large_tensors_are_read_exactly(client: httpx.Client) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.wire.forms import Malformed
+from app.wire.json import LARGE, decode
 from tests.app.mutations import PATHS
 from tests.app.support import ask, post, problem, refused
 from tests.conftest import AppClient
@@ -49,6 +54,88 @@ def test_what_is_not_json_is_refused(client: httpx.Client, body: bytes) -> None:
     found = refused(client, "/grad", body, "invalid_json")
     assert found["status"] == 400
     assert found["pointer"] is None
+
+
+@pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
+def test_what_is_not_json_is_not_so_in_a_large_body_either(client: httpx.Client, body: bytes) -> None:
+    """Another parser reads these first."""
+    zeros = b'"z": [' + b"0.5, " * (LARGE // 5) + b"1]"
+    for large in (body.replace(b"{", b'{"inputs": {%s}, ' % zeros, 1), body + b" " * LARGE):
+        if large != body + b" " * LARGE or b"{" not in body or body == b"{}{}":
+            refused(client, "/grad", large, "invalid_json")
+
+
+REPEATED = {
+    "at the root": (b'{"expression": "x", "expression": "y"}', "/expression"),
+    "inside": (b'{"expression": "x", "inputs": {"x": 1, "x": 2}}', "/inputs/x"),
+    "as an escape": (b'{"inputs": {"x": 1, "\\u0078": 2}}', "/inputs/x"),
+    "in a node": (
+        b'{"graph": {"nodes": [{"id": "y"}, {"id": "y", "attrs": {"a~/": 1, "a~/": 1}}]}}',
+        "/graph/nodes/1/attrs/a~0~1",
+    ),
+    "in a tensor": (b'{"inputs": {"x": {"data": [1, 2], "data": [1, 2]}}}', "/inputs/x/data"),
+    "beside colons": (b'{"expression": "x[1:2]", "inputs": {"::": ":", "x": 1, "x": ":"}}', "/inputs/x"),
+    "made up for by an escape": (b'{"inputs": {"x": 1, "x": "\\u003a"}}', "/inputs/x"),
+    "made up for in capitals": (b'{"inputs": {"x": 1, "x": "\\u003A"}}', "/inputs/x"),
+    "within what is dropped": (b'{"inputs": {"x": {"a": 1, "a": 1}}, "inputs": {}}', "/inputs"),
+    "without a name": (b'{"": 1, "": 2}', "/"),
+}
+
+
+@pytest.mark.parametrize(("body", "pointer"), REPEATED.values(), ids=REPEATED)
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_name_stands_once_in_an_object(client: httpx.Client, body: bytes, pointer: str, is_large: bool) -> None:
+    if is_large:
+        body = body[:-1] + b', "vectors": {"z": [%s1]}}' % (b"0.5, " * (LARGE // 5))
+    found = refused(client, "/grad", body, "invalid_json")
+    assert (found["status"], found["pointer"]) == (400, pointer)
+    assert "twice" in found["detail"]
+
+
+TREES = st.recursive(
+    st.sampled_from([1, ":", "a:b", "\\u003a", '"', "\\", None]),
+    lambda inner: st.lists(inner, max_size=3) | st.lists(st.tuples(st.sampled_from("ab:"), inner), max_size=3),
+    max_leaves=8,
+)
+
+
+def written(tree: Any) -> str:
+    """A tree as JSON, in which lists of pairs are objects, whatever their names."""
+    if isinstance(tree, list) and tree and all(isinstance(each, tuple) for each in tree):
+        return "{" + ", ".join(f"{json.dumps(name)} : {written(each)}" for name, each in tree) + "}"
+    return "[" + ",".join(map(written, tree)) + "]" if isinstance(tree, list) else json.dumps(tree)
+
+
+def repeats(tree: Any) -> bool:
+    if not isinstance(tree, list):
+        return False
+    pairs = [each for each in tree if isinstance(each, tuple)]
+    inner = [each[1] if isinstance(each, tuple) else each for each in tree]
+    return len(dict(pairs)) < len(pairs) or any(map(repeats, inner))
+
+
+@given(TREES)
+def test_a_repeated_name_is_found_wherever_it_stands_and_nowhere_else(tree: Any) -> None:
+    text = written(tree).encode()
+    if repeats(tree):
+        with pytest.raises(Malformed, match="twice"):
+            decode(text)
+    else:
+        assert decode(text) == json.loads(text)
+
+
+@pytest.mark.parametrize("part", [b"[],", b"{},", b'"a",', b"null,"])
+def test_values_that_take_much_more_memory_than_bytes_are_counted(app_client: AppClient, part: bytes) -> None:
+    client = app_client(body_values=20_000)
+    for count, status in ((9_000, 422), (30_000, 413)):
+        found = problem(post(client, "/grad/value", b'{"inputs": {"x": [' + part * count + b"1]}}"))
+        assert found["status"] == status
+    assert found["limit"]["name"] == "body_values"
+
+
+def test_long_lists_of_numbers_are_not_counted(app_client: AppClient) -> None:
+    body = {"expression": "sum(x)", "inputs": {"x": [[0.5] * 1000] * 30}}
+    assert ask(app_client(body_values=20_000), "/grad/value", body)["values"]["out"]["data"] == 15_000
 
 
 @pytest.mark.parametrize("path", CALLS)
