@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from app.http.protocol import Protocol
 from app.main import create_app
 from app.services.graphs import Graphs
 from app.settings import Settings
@@ -37,7 +38,7 @@ def main() -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         log_level=settings.log_level,
         access_log=False,
         server_header=False,

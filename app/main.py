@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -35,10 +36,10 @@ examples that run: open one and press *Try it out*.
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     app.state.graphs.open()
     await app.state.answers.start()
-    yield
+    yield {"settings": app.state.settings}  # which the protocol sees, too
     app.state.answers.close()
     app.state.graphs.close()
 
@@ -53,6 +54,7 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
         description=DESCRIPTION,
         docs_url="/docs",
         redoc_url=None,
+        redirect_slashes=False,
         static_url="/docs/static",
         lifespan=_lifespan,
         swagger_ui_parameters={"validatorUrl": None, "tryItOutEnabled": True, "defaultModelsExpandDepth": 0},

@@ -53,6 +53,18 @@ class Settings(BaseSettings):
     header_bytes: int = Field(16 << 10, gt=0)
     """Longest headers of a request together, in bytes."""
 
+    headers: int = Field(100, gt=0)
+    """Most headers of a request."""
+
+    header_seconds: float = Field(10.0, gt=0)
+    """Time for a request's headers to arrive, from its first byte on, or from the opening of a connection."""
+
+    body_seconds: float = Field(30.0, gt=0)
+    """Time for a request's body to arrive; and for the client to take anything of an answer."""
+
+    framing_bytes: int = Field(1 << 20, gt=0)
+    """Bytes of a chunked body that are not its content: sizes of chunks, and what stands around them."""
+
     answer_bytes: int = Field(256 << 20, gt=0)
     """Largest answer, in bytes of its tensors."""
 
@@ -128,6 +140,10 @@ class Settings(BaseSettings):
 
     plan_cache_bytes: int = Field(256 << 20, ge=0)
     """Memory for plans of graphs that were asked for before, in bytes; the least recently used go."""
+
+    connections: int = Field(800, gt=0)
+    """Connections open at a time, in each process. Past them idle ones are closed, and requests are told to come back;
+    probes are answered."""
 
     keep_alive_seconds: int = Field(75, gt=0)
     """Idle connections are closed after this many seconds."""

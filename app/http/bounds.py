@@ -1,4 +1,4 @@
-"""What is refused before a route is looked for: URLs and headers that are too long.
+"""What is refused before a route is looked for: URLs and headers that are too long or too many.
 
 Pure ASGI: a middleware base class would cost every request more than the check itself.
 """
@@ -33,4 +33,6 @@ class Bounds:
         headers = sum(len(name) + len(value) for name, value in scope["headers"])
         if headers > self.settings.header_bytes:
             return over_limit("header_bytes", self.settings.header_bytes, headers, "bytes of the headers", 431)
+        if len(scope["headers"]) > self.settings.headers:
+            return over_limit("headers", self.settings.headers, len(scope["headers"]), "headers", 431)
         return None
