@@ -85,7 +85,7 @@ NODES = {
         "additionalProperties": False,
     },
 }
-OUTPUTS = {"type": "array", "items": {"type": "string"}, "description": "The last node when absent."}
+OUTPUTS = {"type": ["array", "null"], "items": {"type": "string"}, "description": "The last node when absent."}
 FUNCTION = {
     "title": "Function",
     "type": "object",
