@@ -75,7 +75,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    """What all routes of this path take; Starlette tells those of the first only. A path that is spelt out is its own."""
+    """What all routes of this path take; Starlette tells those of the first. A path that is spelt out is its own."""
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
     if request.url.path in paths:
         return {method.upper() for method in paths[request.url.path]}

@@ -20,7 +20,19 @@ JSON = orjson.dumps(BODY)
 
 
 @pytest.mark.parametrize(
-    "path", ["/nowhere", "/grad/none", "/grad/", "/graphs/", "/ops/", "/graphs/a/b", "/ops/tanh/more", "/%00", "/%ff", "/..%2f..%2fetc"]
+    "path",
+    [
+        "/nowhere",
+        "/grad/none",
+        "/grad/",
+        "/graphs/",
+        "/ops/",
+        "/graphs/a/b",
+        "/ops/tanh/more",
+        "/%00",
+        "/%ff",
+        "/..%2f..%2fetc",
+    ],
 )
 def test_nothing_is_elsewhere(client: httpx.Client, path: str) -> None:
     found = problem(client.get(path))

@@ -33,8 +33,12 @@ def quick() -> Iterator[httpx.Client]:
 def test_a_broken_request_is_answered_or_refused_and_never_crashes(
     quick: httpx.Client, request: tuple[str, Any]
 ) -> None:
-    path, body = request
-    response = post(quick, path, body)
+    judge(quick, *request)
+
+
+def judge(client: httpx.Client, path: str, body: Any) -> None:
+    """An answer, or a problem of the client's own making that points at a part of the body."""
+    response = post(client, path, body)
     if response.status_code in (200, 201):
         return
     found = problem(response)
