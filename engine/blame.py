@@ -88,7 +88,9 @@ def _traced(compiled: Compiled, tensors: Mapping[str, Array], tick: Callable[[],
         if node.op is INPUT and node.attrs["name"] in tensors:
             kinds[node] = _kind(tensors[node.attrs["name"]])
     run(compiled.plan, tensors, tick, watch=watch)
-    roots = [compiled.results[place.at] for place in _leaves(_derived(compiled.tree))]
+    # Of what is sparse the tree has arrays, too: the places of its numbers, known before the run.
+    places = [each for each in _leaves(_derived(compiled.tree)) if isinstance(each, Place)]
+    roots = [compiled.results[place.at] for place in places]
     sources = _sources([node for node in roots if kinds.get(node)], kinds)
     values = [compiled.results[place.at] for place in _leaves(compiled.tree["values"])]
     forward = set(compiled.built.graph.live(values))

@@ -112,3 +112,9 @@ def test_what_there_is_no_time_for_is_not_said() -> None:
 
     assert said("grad", "h = sqrt(x)", {"x": 0.0}, tick=late) == []
     assert said("grad", "h = sqrt(x)", {"x": 0.0}, tick=counting_tick(99)) != []
+
+
+def test_a_sparse_derivative_is_traced_by_its_numbers() -> None:
+    """Beside these its tree has arrays of places, which were known before anything ran."""
+    assert said("jacobian", "h = log(x)", {"x": np.zeros(9)}, sparse=True) == [("non_finite_gradient", "h")]
+    assert said("hessian", "h = log(x); w = sum(h)", {"x": np.zeros(9)}, outputs=["w"], sparse=True) != []
