@@ -267,7 +267,7 @@ def _compile_effort(question: Question) -> int:
         return sys.maxsize
     order = len(question.path) if question.path is not None else question.order
     sweeps = len(question.inputs) if question.call in ("jacobian", "hessian") else max(order, 1) ** 2
-    return len(question.program.statements) * max(sweeps, 1)
+    return min(len(question.program.statements) * max(sweeps, 1), sys.maxsize)
 
 
 def _described(compiled: Compiled, request: GraphForm) -> dict[str, Any]:

@@ -237,8 +237,8 @@ HUGE = [2**63, 2**64, 10**30, 10**400, -(10**30)]
 def test_huge_integers_are_refused_wherever_they_stand(client: httpx.Client, huge: int) -> None:
     """They fit neither int64 nor, some of them, a float; and JSON writers have limits of their own."""
     bodies: list[tuple[str, Any]] = [
-        ("/grad/nth", {"expression": "x", "inputs": {"x": 1}, "order": huge}),
-        ("/grad/taylor", {"expression": "x", "inputs": {"x": 1}, "direction": {"x": 1}, "order": huge}),
+        ("/grad/nth", {"expression": "sin(x)", "inputs": {"x": 1}, "order": huge}),
+        ("/grad/taylor", {"expression": "sin(x)", "inputs": {"x": 1}, "direction": {"x": 1}, "order": huge}),
         ("/grad/check", {"expression": "x", "inputs": {"x": 1}, "order": huge}),
         ("/grad/value", {"expression": "x", "inputs": {"x": {"data": huge, "dtype": "int64"}}}),
         ("/grad/value", {"expression": "x", "inputs": {"x": {"data": [1], "shape": [huge]}}}),
