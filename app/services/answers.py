@@ -40,8 +40,10 @@ DRAWINGS = {"dot": "dot", "mmd": "mermaid"}
 """Drawings that are plain text, by the ends of their names."""
 MEMORY_SHARE = 0.6
 """What part of the machine's memory running requests may hold."""
-DECODED = 3
-"""How often the bytes of a body are there while it is read: as they came, decoded, and as arrays."""
+
+
+class Crashed(Exception):
+    """What nobody foresaw, in a worker; with its traceback."""
 
 
 class Answers:
@@ -138,11 +140,11 @@ class Answers:
         def find(id: str) -> Registered:
             return anyio.from_thread.run(self.graphs.find, id)
 
-        async with self.admission.turn(Road.THREAD, task, DECODED * len(task.body)):
+        async with self.admission.turn(Road.THREAD, task, task.form.growth * len(task.body)):
             return await self.in_thread(partial(self.computer.answer, task, Road.THREAD, find))
 
     async def _by_worker(self, task: Task[Any]) -> bytes:
-        needed = DECODED * len(task.body) + self.settings.limits.peak_bytes
+        needed = task.form.growth * len(task.body) + self.settings.limits.peak_bytes
         async with self.admission.turn(Road.WORKER, task, needed):
             return await self.in_thread(partial(self._asked, task))
 
@@ -156,6 +158,8 @@ class Answers:
         except Died as error:
             raise _of_death(error, clock) from None
         clock.add(reply.stages, reply.notes)
+        if reply.crash is not None:
+            raise Crashed(reply.crash)
         if answer is None:
             raise Problem.from_dict(reply.problem or {})
         return answer

@@ -40,11 +40,12 @@ class Found(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Reply(msgspec.Struct, array_like=True, frozen=True, tag=True):
-    """The end of a job: its answer, which follows, or a problem; and what its clock says."""
+    """The end of a job: its answer, which follows, or a problem, or what nobody foresaw; and what its clock says."""
 
     problem: dict[str, Any] | None
     stages: dict[str, float]
     notes: dict[str, str]
+    crash: str | None = None
 
 
 def send(connection: Connection, message: msgspec.Struct, body: bytes | None = None) -> None:

@@ -13,11 +13,12 @@ import resource
 import signal
 import sys
 import threading
+import traceback
 from functools import partial
 from multiprocessing.connection import Connection
 
 import engine.ops  # noqa: F401 - fills the catalogue, once for all workers
-from app.problems import Problem, from_engine
+from app.problems import RETRY_AFTER, Problem, from_engine
 from app.services.cache import Cache
 from app.services.computing import Computer
 from app.services.deadline import Clock
@@ -89,17 +90,21 @@ class _Worker:
     def do(self, job: Job, body: bytes) -> None:
         """Do a job, and reply."""
         clock = _Alarmed(job.seconds)
+        answer = problem = crash = None
         try:
-            answer, problem = self._answered(job, body, clock), None
+            answer = self._answered(job, body, clock)
         except Problem as error:
-            answer, problem = None, error
+            problem = error
         except EngineError as error:
-            answer, problem = None, from_engine(error)
+            problem = from_engine(error)
         except MemoryError:
-            answer, problem = None, Problem("overloaded", "there was no memory left for this request")
+            problem = Problem("overloaded", "there was no memory left for this request", headers=RETRY_AFTER)
+        except Exception:
+            crash = traceback.format_exc()
         finally:
             clock.off()
-        send(self.connection, Reply(None if problem is None else problem.as_dict(), clock.stages, clock.notes), answer)
+        found = None if problem is None else problem.as_dict()
+        send(self.connection, Reply(found, clock.stages, clock.notes, crash), answer)
 
     def _answered(self, job: Job, body: bytes, clock: Clock) -> bytes:
         task = Task(

@@ -28,6 +28,8 @@ class Codec:
     """The setting that bounds a body of this form."""
     op: bytes
     """How the field `op` of a node begins."""
+    growth: int
+    """How often its bytes a body takes while it is read, at the worst: as they came, as they are parsed, as values."""
     tensors: str | None = None
 
     @property
@@ -39,7 +41,7 @@ def _decode_json(body: bytes, most: Most) -> Any:
     return json.decode(body, TENSOR_FIELDS, most)
 
 
-JSON = Codec("JSON", (json.MEDIA_TYPE,), _decode_json, json.encode, orjson.Fragment, "body_bytes", b'"op"')
+JSON = Codec("JSON", (json.MEDIA_TYPE,), _decode_json, json.encode, orjson.Fragment, "body_bytes", b'"op"', 14)
 MSGPACK = Codec(
     "MessagePack",
     (msgpack.MEDIA_TYPE, "application/vnd.msgpack", "application/x-msgpack"),
@@ -48,6 +50,7 @@ MSGPACK = Codec(
     msgspec.Raw,
     "msgpack_bytes",
     b"\xa2op",
+    3,
     tensors="bytes",
 )
 CODECS = (JSON, MSGPACK)

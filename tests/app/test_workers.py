@@ -15,13 +15,14 @@ from typing import Any
 import httpx
 import pytest
 
+from app.services import answers
 from app.services.deadline import Clock
 from app.services.messages import SHORT, Job
 from app.services.workers import Died, Workers
 from app.settings import Settings
 from app.wire import json
 from tests.app.support import LOOP, ask, graph, node, post, problem
-from tests.conftest import serving
+from tests.conftest import AppClient, serving
 
 DEAF = {"expression": "a = reshape(sin(arange(4000000.0) ** 2), [2000, 2000])\ns(a) = sum(svd(a).S)\ns(a)"}
 """Some seconds in one call of LAPACK's, which looks at nothing."""
@@ -227,3 +228,22 @@ def test_the_clock_kills_the_worker_that_works_for_it_and_no_other(pool: Workers
         do(pool, LOOP, other)
     assert pool.lost == lost + 1
     assert do(pool, {"expression": "1"})[0].problem is None
+
+
+def test_what_nobody_foresaw_is_told_and_the_worker_lives_on(pool: Workers) -> None:
+    body = {"expression": "1"}
+    do(pool, body)
+    started = pool.started
+    job = Job("NoSuchModel", "application/json", "application/json", 30.0)
+    reply, answer = pool.do(job, json.encode(body), lambda id: b"", Clock(30.0))
+    assert answer is None and "AttributeError" in reply.crash
+    assert do(pool, body)[0].crash is None and pool.started == started
+
+
+def test_an_internal_error_of_a_worker_has_an_id_that_the_log_has(
+    app_client: AppClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(answers, "Job", lambda model, *rest: Job("NoSuchModel", *rest))
+    found = problem(post(app_client(processes=1), "/grad/check", CHECK))
+    assert found["code"] == "internal" and "AttributeError" not in found["detail"]
+    assert found["instance"].removeprefix("urn:uuid:") in caplog.text and "AttributeError" in caplog.text
