@@ -132,7 +132,10 @@ class Program:
 
     @cached_property
     def captures(self) -> dict[str, tuple[Ref, ...]]:
-        """What each function takes from around it, by itself or through those that it calls. Raises GraphCycle."""
+        """What each function takes from around it, by itself or through those that it calls, which come before it.
+
+        Raises GraphCycle.
+        """
         found: dict[str, tuple[Ref, ...]] = {}
         for root in self.by_name:
             open_ones = [root]

@@ -59,24 +59,9 @@ def print_program(program: Program) -> str:
 
     Integers beyond int64, which no graph takes, become floats.
     """
-    functions = [_function(function, program) for function in _callees_first(program)]
+    # A text names functions only after they are defined, and so does this table.
+    functions = [_function(program.by_name[name], program) for name in program.captures]
     return "\n".join([*functions, _printed(program, ())])
-
-
-def _callees_first(program: Program) -> list[Function]:
-    """The functions, each after those that it names."""
-    order: dict[str, Function] = {}
-    for root in program.by_name:
-        waiting = [root]
-        while waiting:
-            function = program.by_name[waiting[-1]]
-            named = (name for each in function.body.statements for name in each.functions)
-            need = next((name for name in named if name in program.by_name and name not in (*order, *waiting)), None)
-            if need is not None:
-                waiting.append(need)
-            else:
-                order[waiting.pop()] = function
-    return list(order.values())
 
 
 def _printed(program: Program, parameters: Sequence[str], around: Program | None = None) -> str:
