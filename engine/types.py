@@ -129,6 +129,16 @@ def axes_of(axis: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
     return tuple(sorted(axes))
 
 
+def plane_of(axes: Sequence[int], rank: int, what: str) -> tuple[int, int]:
+    """Two distinct non-negative axes, in the order given. Raises ShapeMismatch, which says `what` has them."""
+    if len(axes) != 2:
+        raise ShapeMismatch(f"{what}, got {len(axes)}")
+    first, second = (axis_of(axis, rank) for axis in axes)
+    if first == second:
+        raise ShapeMismatch(f"{what}, got axis {first} twice")
+    return first, second
+
+
 def drop_axes(shape: Shape, axes: Sequence[int], *, keepdims: bool = False) -> Shape:
     """The shape that is left when `axes` (non-negative) are reduced."""
     gone = set(axes)

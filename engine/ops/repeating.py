@@ -21,7 +21,7 @@ from engine.families import (
     settle_axes,
     structural,
 )
-from engine.types import Dtype, Shape, Spec, axis_of
+from engine.types import Dtype, Shape, Spec, axis_of, plane_of
 
 # Turning and repeating
 
@@ -46,11 +46,7 @@ flip = structural(
 
 
 def _rot90(x: Node, *, k: int, axes: tuple[int, ...]) -> Node:
-    if len(axes) != 2:
-        raise ShapeMismatch(f"a turn is from one axis to another, got {len(axes)} axes")
-    first, second = (axis_of(axis, x.rank) for axis in axes)
-    if first == second:
-        raise ShapeMismatch(f"a turn is from one axis to another, got axis {first} twice")
+    first, second = plane_of(axes, x.rank, "a turn is from one axis to another")
     if k % 4 == 2:
         return ops.flip(x, axis=(first, second))
     x = ops.flip(x, axis=second) if k % 4 == 1 else x

@@ -37,7 +37,7 @@ from engine.limits import Limits
 from engine.ops.extremes import extreme_shape, ties
 from engine.ops.linalg import small_enough
 from engine.ops.reducing import mean_of
-from engine.types import Shape, Spec, axis_of, drop_axes, to_real
+from engine.types import Shape, Spec, drop_axes, plane_of, to_real
 
 # Spreads
 
@@ -314,12 +314,7 @@ MATRIX_ORDER = kinds.Attr(
 
 
 def _matrix_axes(x: Node, axis: tuple[int, ...]) -> tuple[int, int]:
-    if len(axis) != 2:
-        raise ShapeMismatch(f"a matrix has two axes, got {len(axis)}")
-    rows, columns = (axis_of(each, x.rank) for each in axis)
-    if rows == columns:
-        raise ShapeMismatch(f"a matrix has two axes, got axis {rows} twice")
-    return rows, columns
+    return plane_of(axis, x.rank, "a matrix has two axes")
 
 
 def _small_enough(limits: Limits, x: Node, *, ord: str | float, axis: tuple[int, ...], **attrs: Any) -> None:
