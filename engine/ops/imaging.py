@@ -12,7 +12,7 @@ from engine import attrs as kinds
 from engine.core import Attrs, Node, Refusal, Sample, ops
 from engine.errors import InvalidGraph, ShapeMismatch
 from engine.families import rearranged
-from engine.ops.convolving import Pairs, images_of, like_images, pairs_of, per_axis, places_of
+from engine.ops.convolving import DILATION, Pairs, images_of, like_images, pairs_of, per_axis, places_of
 from engine.types import Shape
 
 # Windows as columns
@@ -56,7 +56,7 @@ def _unfold(x: Node, **attrs: Any) -> Node:
 
 COLUMNS: Attrs = {
     "kernel_size": kinds.shape("Sizes of a window: one number, or one for each axis."),
-    "dilation": kinds.shape("Steps between taps: one number, or one for each axis.", (1,)),
+    "dilation": DILATION,
     "padding": kinds.shape("Zeros around the image: one number, or one for each axis.", (0,)),
     "stride": kinds.shape("Steps between windows: one number, or one for each axis.", (1,)),
 }
@@ -125,16 +125,16 @@ fold = rearranged(
 # Channels
 
 
-def _check_factor(x: Node, factor: int, name: str, least: int) -> None:
+def _check_factor(x: Node, factor: int, name: str) -> None:
     if factor < 1:
         raise InvalidGraph(f"{name} should be 1 or more, got {factor}")
-    if x.rank < least:
-        raise ShapeMismatch(f"channels and pixels take x with {least} axes or more, got {list(x.shape)}")
+    if x.rank < 3:
+        raise ShapeMismatch(f"channels and pixels take x with 3 axes or more, got {list(x.shape)}")
 
 
 def _pixel_shuffle(x: Node, *, upscale_factor: int) -> Node:
     r = upscale_factor
-    _check_factor(x, r, "upscale_factor", 3)
+    _check_factor(x, r, "upscale_factor")
     *lead, channels, high, wide = x.shape
     if channels % r**2:
         raise ShapeMismatch(f"{channels} channels do not make squares of {r} by {r} pixels")
@@ -162,7 +162,7 @@ pixel_shuffle = rearranged(
 
 def _pixel_unshuffle(x: Node, *, downscale_factor: int) -> Node:
     r = downscale_factor
-    _check_factor(x, r, "downscale_factor", 3)
+    _check_factor(x, r, "downscale_factor")
     *lead, channels, high, wide = x.shape
     if high % r or wide % r:
         raise ShapeMismatch(f"{high} by {wide} pixels do not fall into squares of {r} by {r}")
@@ -189,7 +189,7 @@ pixel_unshuffle = rearranged(
 
 
 def _channel_shuffle(x: Node, *, groups: int) -> Node:
-    _check_factor(x, groups, "groups", 3)
+    _check_factor(x, groups, "groups")
     images, channels, *size = x.shape
     if channels % groups:
         raise ShapeMismatch(f"{channels} channels do not fall into {groups} equal groups")
