@@ -99,9 +99,14 @@ def batch_same(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Any
     return found if node.op.has_several else found[0]
 
 
-def batch_aligned(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
-    """For operands that broadcast: ones go in between the new axis and a short operand's own."""
+def batch_stacked(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    """For operands whose leading axes broadcast: ones go in between the new axis and a short operand's own."""
     return node.op(*aligned(args, batched, max(x.rank for x in node.inputs)), **node.attrs)
+
+
+def batch_aligned(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    """The same for operands of which all axes broadcast: this rule says of its op that it `acts_in_place`."""
+    return batch_stacked(node, args, batched)
 
 
 def aligned(args: Sequence[Node], batched: Sequence[bool], rank: int) -> list[Node]:

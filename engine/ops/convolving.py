@@ -28,6 +28,7 @@ from engine.core import Attrs, Node, Op, Operand, Refusal, Sample, define, ops
 from engine.derivative import Bilinear
 from engine.errors import InvalidGraph, ShapeMismatch
 from engine.families import composite, is_number, listed
+from engine.transforms.batch import batch_size
 from engine.types import Shape
 
 Pairs = tuple[tuple[int, int], ...]
@@ -291,7 +292,7 @@ def _batch(left: str, right: str, result: str) -> Callable[..., Node]:
     def rule(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
         shared = [role for role, has in zip((left, right), batched, strict=True) if not has]
         axis, groups = JOINED_IF_SHARED[shared[0]] if shared else "g", node.attrs["groups"]
-        count = args[0 if batched[0] else 1].shape[0]
+        count = batch_size(args, batched)
         joined = [
             _join(arg, role, axis, groups) if has else arg
             for arg, role, has in zip(args, (left, right), batched, strict=True)

@@ -20,8 +20,9 @@ from engine import attrs
 from engine.core import RESULT, Node, Op, Refusal, Sample, define, ops
 from engine.derivative import Custom, Series, by_slope, conj, plus, times, unbroadcast
 from engine.errors import LimitExceeded, ShapeMismatch
-from engine.families import ANY, ANYS, aligned, batch_same, composite, part_dtype
+from engine.families import ANY, ANYS, aligned, batch_same, batch_stacked, composite, part_dtype
 from engine.limits import Limits
+from engine.transforms.batch import batch_size
 from engine.transforms.forward import forward
 from engine.types import INT64, Array, Shape, axis_of, broadcast
 
@@ -171,7 +172,7 @@ def _solve_taylor(node: Node, order: int) -> Series:
 def _solve_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
     """As matrices: under a new axis a vector would pass for one."""
     a, b = node.inputs
-    size = args[0 if batched[0] else 1].shape[0]
+    size = batch_size(args, batched)
     stacks = aligned((args[0], as_columns(args[1], b)), batched, max(a.rank, b.rank))
     return ops.reshape(ops.solve(*stacks), shape=(size, *node.shape))
 
@@ -402,10 +403,6 @@ def _pair_shape(x: Shape, t: Shape) -> Shape:
     return (*broadcast(x[:-2], t[:-2]), *x[-2:])
 
 
-def _aligned_pair(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
-    return node.op(*aligned(args, batched, max(x.rank for x in node.inputs)), **node.attrs)
-
-
 cofactor_change = define(
     "cofactor_change",
     "Change of the cofactors of x1 along x2, for matrices of more than six rows: right at any rank.",
@@ -413,7 +410,7 @@ cofactor_change = define(
     kernel=_cofactor_change_kernel,
     shape=_pair_shape,
     derivative=Custom(_cofactor_change_forward, _cofactor_change_reverse),
-    batch=_aligned_pair,
+    batch=batch_stacked,
     guard=small_enough,
     flops=lambda out, x, t: 24 * math.prod(x) * x[-1] + 8 * math.prod(out) * x[-1],
     scratch=lambda out, x, t: 5 * math.prod(x) + 4 * math.prod(out),

@@ -24,7 +24,7 @@ from engine import attrs
 from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Custom, Series, unbroadcast
 from engine.errors import InvalidGraph, LimitExceeded, ShapeMismatch
-from engine.families import ANY, NUMERIC, aligned, batch_same, composite
+from engine.families import ANY, NUMERIC, batch_same, batch_stacked, composite
 from engine.limits import Limits
 from engine.ops.linalg import NO_SQUARES, SQUARES, order_of, small_enough
 from engine.types import Array, Shape, broadcast
@@ -449,10 +449,6 @@ def _even(x: Array, ys: Sequence[Array], powers: Any, stack: Shape) -> Array:
     return least
 
 
-def _term_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
-    return ops.expm_term(*aligned(args, batched, max(x.rank for x in node.inputs)), **node.attrs)
-
-
 def _term_guard(limits: Limits, x: Node, *ys: Node, powers: Any, top: tuple[int, ...]) -> None:
     rows = math.prod(most + 1 for most in top) * x.shape[-1]
     if rows > limits.linalg_dimension:
@@ -480,7 +476,7 @@ expm_term = define(
     shape=_term_shape,
     derivative=Custom(_term_forward, _term_reverse, _term_taylor),
     canonical=_settled_term,
-    batch=_term_batch,
+    batch=batch_stacked,
     guard=_term_guard,
     flops=_term_flops,
     scratch=_term_scratch,

@@ -20,6 +20,7 @@ from engine.derivative import Bilinear, is_one, times, unbroadcast
 from engine.errors import InvalidGraph, ShapeMismatch
 from engine.families import NUMERICS, aligned, composite, span
 from engine.ops.contracting import Term, contracted
+from engine.transforms.batch import batch_size
 from engine.types import Shape, axes_of, axis_of, broadcast
 
 FLAGS = Refusal(([True, False], [True, True]), {}, "dtype_mismatch")
@@ -86,7 +87,7 @@ def _matmul_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> 
     x, y = node.inputs
     a = args[0] if x.rank > 1 else ops.expand_dims(args[0], axis=-2)
     b = args[1] if y.rank > 1 else ops.expand_dims(args[1], axis=-1)
-    stacks, size = aligned((a, b), batched, max(x.rank, y.rank, 2)), args[0 if batched[0] else 1].shape[0]
+    stacks, size = aligned((a, b), batched, max(x.rank, y.rank, 2)), batch_size(args, batched)
     return ops.reshape(ops.matmul(*stacks), shape=(size, *node.shape))
 
 

@@ -20,6 +20,7 @@ from engine.errors import ShapeMismatch
 from engine.families import ANY, ANYS, aligned, composite
 from engine.ops.factorisations import NO_MATRICES, factorisation, matrix_of, results_of
 from engine.ops.linalg import as_columns, order_of, small_enough
+from engine.transforms.batch import batch_size
 from engine.types import Array, Shape, broadcast
 
 LOOP_FROM = 64
@@ -135,7 +136,7 @@ def _taylor(node: Node, order: int) -> Series:
 def _batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
     """As matrices: under a new axis a vector would pass for one."""
     a, b = node.inputs
-    size = args[0 if batched[0] else 1].shape[0]
+    size = batch_size(args, batched)
     stacks = aligned((args[0], _as_matrices(args[1], b, node.attrs["left"])), batched, max(a.rank, b.rank, 2))
     return ops.reshape(ops.solve_triangular(*stacks, **node.attrs), shape=(size, *node.shape))
 
