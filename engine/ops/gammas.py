@@ -246,6 +246,16 @@ def _workspace(out: Shape, *shapes: Shape, **attrs: Any) -> int:
     return 8 * math.prod(out)
 
 
+A_AND_B: dict[str, Any] = {
+    "at": ((0.5, 4.0),),
+    "operands": (Operand("a"), Operand("b")),
+    "inexact": True,
+    "flops": 100,
+    "scratch": _workspace,
+    "samples": (*PAIRWISE, Sample(([12.0, 0.5, 30.0], [14.0, 20.0, 2.5]))),
+    "refusals": MISMATCH,
+}
+
 beta = binary(
     "beta",
     "gamma(a)·gamma(b) / gamma(a + b).",
@@ -254,13 +264,7 @@ beta = binary(
         lambda out, a, b: out * _log_beta_slope(a, b),
         lambda out, a, b: out * _log_beta_slope(b, a),
     ),
-    at=((0.5, 4.0),),
-    operands=(Operand("a"), Operand("b")),
-    inexact=True,
-    flops=100,
-    scratch=_workspace,
-    samples=(*PAIRWISE, Sample(([12.0, 0.5, 30.0], [14.0, 20.0, 2.5]))),
-    refusals=MISMATCH,
+    **A_AND_B,
 )
 
 betaln = binary(
@@ -271,13 +275,7 @@ betaln = binary(
         lambda out, a, b: _log_beta_slope(a, b),
         lambda out, a, b: _log_beta_slope(b, a),
     ),
-    at=((0.5, 4.0),),
-    operands=(Operand("a"), Operand("b")),
-    inexact=True,
-    flops=100,
-    scratch=_workspace,
-    samples=(*PAIRWISE, Sample(([12.0, 0.5, 30.0], [14.0, 20.0, 2.5]))),
-    refusals=MISMATCH,
+    **A_AND_B,
 )
 
 
