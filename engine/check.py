@@ -207,8 +207,8 @@ class _Checked:
     def _read(self, name: str, analytic: Array, probe: Probe, step: ComplexStep | None, tolerance: float) -> Reading:
         exact = float((np.conj(analytic) * probe.direction).sum().real)
         if step is not None:
-            found = step.slope(name, probe.direction)
-            allowance = 0.0 if _close(exact, found, tolerance) else 10 * step.wobble(name, probe.direction)
+            found = step.slope(probe.direction)
+            allowance = 0.0 if _close(exact, found, tolerance) else 10 * step.wobble(probe.direction)
             return Reading(probe, exact, found, allowance)
         found, sides = self.differences.slope(name, probe.direction), self.differences.sides(name, probe.direction)
         if not _close(exact, found, tolerance) and _stands(exact, sides, tolerance):

@@ -237,18 +237,15 @@ class ComplexStep:
     def __init__(self, fold: Fold, plan: Plan, name: str, tensors: Tensors, tick: Tick) -> None:
         self.fold, self.plan, self.name, self.tensors, self.tick = fold, plan, name, tensors, tick
 
-    def slope(self, name: str, direction: Array) -> float:
+    def slope(self, direction: Array) -> float:
         """dφ/dh at x + h·direction."""
-        return self._slope(self.tensors[name], direction)
+        return self._slope(self.tensors[self.name], direction)
 
-    def wobble(self, name: str, direction: Array) -> float:
+    def wobble(self, direction: Array) -> float:
         """How far the slope moves as x does in its last digits: what no computation of it could do better than."""
-        x = self.tensors[name]
+        x = self.tensors[self.name]
         shaken = x * (1.0 + 4.0 * np.finfo(x.dtype).eps * np.random.default_rng(4).choice([-1.0, 1.0], x.shape))
         return abs(self._slope(shaken, direction) - self._slope(x, direction))
-
-    def noise(self, name: str, direction: Array) -> float:
-        return 0.0
 
     def is_at_home(self, height: float) -> bool:
         """Whether φ is there what it is for real numbers, and has slopes."""
