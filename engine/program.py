@@ -336,9 +336,9 @@ def read_graph(value: Any, limits: Limits) -> Program:
     return program
 
 
-def _check_fields(value: Any, fields: Sequence[str], what: str) -> None:
+def _check_fields(value: Any, fields: Sequence[str], what: str, needed: str = 'with "nodes"') -> None:
     if not isinstance(value, dict):
-        raise InvalidGraph(f'{what} is an object with "nodes"')
+        raise InvalidGraph(f"{what} is an object {needed}")
     for name in value:
         if name not in fields:
             raise InvalidGraph(
@@ -399,13 +399,7 @@ def _point(error: EngineError, node: Any, at: int) -> None:
 
 
 def _read_statement(node: Any, functions: Container[str]) -> Statement:
-    if not isinstance(node, dict):
-        raise InvalidGraph("a node is an object with id, op and inputs")
-    for name in node:
-        if name not in NODE_FIELDS:
-            raise InvalidGraph(
-                f"a node has no field {name[:64]!r}; it has: {', '.join(NODE_FIELDS)}", pointer=pointer_to(name)
-            )
+    _check_fields(node, NODE_FIELDS, "a node", "with id, op and inputs")
     name, op_name = node.get("id"), node.get("op")
     if not isinstance(name, str) or not ID.match(name) or name in NON_FINITE:
         raise InvalidGraph(f"an id is {ID_MEANING}", pointer="/id")
