@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.core import INPUT, Node
 from engine.errors import EngineError
 from engine.execute import run
+from engine.loops import Loop
 from engine.program import read_graph, write_graph
 from engine.text import parse, print_program
 from engine.types import Array
-from tests.support.asking import LIMITS, answer_of, ask, compiled_question, counting_tick, node, program_of
+from tests.support.asking import LIMITS, answer_of, ask, built, compiled_question, counting_tick, node, program_of
 from tests.support.numeric import assert_close
 
 STEPS = 5
@@ -313,3 +315,27 @@ def test_loops_that_wait_for_each_other_stay_apart() -> None:
     joined, apart = (leaves(ask("grad", text, tensors, optimise=which)) for which in (True, False))
     for one, other in zip(joined, apart, strict=True):
         assert_close(one, other, 1e-14, "an answer")
+
+
+def a_scan(text: str, tensors: dict[str, Array]) -> Node:
+    outputs, _ = built(text, {name: array.shape for name, array in tensors.items()})
+    return next(node for node in outputs[0].graph.live(outputs) if node.op.name == "scan")
+
+
+def test_a_loop_takes_only_what_its_steps_need() -> None:
+    """What is made of a loop is given what it uses, and what it would stack twice is stacked once."""
+    node = a_scan("f(h, x) = h * w, x + c\nscan(f, 1.0, xs)", {"w": np.ones(()), "c": np.ones(()), "xs": np.ones(4)})
+    loop = Loop.of(node)
+    (kept,) = loop.carries.values()
+    found = replace(loop, stacked=[kept.becomes, kept.becomes]).emit(node, reverse=True)
+    (again,) = {each.inputs[0] for each in (*found.carries.values(), *found.stacked.values())}
+    assert [x.attrs["name"] for x in again.inputs if x.op is INPUT] == ["w"]
+    assert (len(loop.operands), len(again.inputs), len(again.specs)) == (4, 2, 2)
+    assert again.attrs["reverse"]
+
+
+def test_a_loop_that_does_nothing_is_none() -> None:
+    node = a_scan("f(x) = x * 2\nscan(f, xs, carry=0)", {"xs": np.ones(4)})
+    size = len(node.graph)
+    assert replace(Loop.of(node), stacked=[]).emit(node) == ({}, {})
+    assert len(node.graph) == size
