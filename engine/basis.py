@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from engine.core import Node, cast, ops
-from engine.derivative import Bilinear, Linear, Partials, filled, is_constant, times
+from engine.derivative import Bilinear, Linear, Partials, is_constant, ones, times
 from engine.errors import LimitExceeded
 from engine.families import acts_in_place, span
 from engine.transforms.batch import in_batch, spread
@@ -72,7 +72,7 @@ def at_unit_vectors(probe: Node, images: Sequence[Node], cutting: Cutting, *, li
 
     `linear` says that the images are linear in the probe; else they are sums of products of it (Taylor coefficients).
     """
-    whole = Scaled(None, one_everywhere(probe))
+    whole = Scaled(None, ones(probe))
     return at_basis([probe], lambda rows: {probe: whole}, probe.size, images, cutting, linear=linear)
 
 
@@ -165,7 +165,7 @@ class _Sweep:
 
     def _as_scaled(self, x: Node) -> Scaled:
         value = self.known[x]
-        return value if isinstance(value, Scaled) else Scaled(value, one_everywhere(x))
+        return value if isinstance(value, Scaled) else Scaled(value, ones(x))
 
     def _spares_zeros(self, node: Node, moving: Sequence[int]) -> bool:
         """Whether an element of `node` is zero where all that moves in its place is, places being in C order."""
@@ -230,8 +230,3 @@ def _is_sum(node: Node) -> bool:
     return isinstance(rule, Partials) and all(
         isinstance(rule.slope(node, at), int | float | complex) for at in range(len(node.inputs))
     )
-
-
-def one_everywhere(node: Node) -> Node:
-    """Ones in the spec of `node`."""
-    return filled(node.graph, 1, node.spec)

@@ -27,7 +27,7 @@ import numpy as np
 from engine.basis import Cutting
 from engine.compressed import sparse_hessian, sparse_jacobian
 from engine.core import INPUT, Graph, Node, ops
-from engine.derivative import filled
+from engine.derivative import ones, or_zero
 from engine.errors import (
     DtypeMismatch,
     EngineError,
@@ -521,15 +521,6 @@ REAL_PARTS = "take real(…), imag(…) or abs(…) of it"
 
 def is_complex(node: Node) -> bool:
     return node.dtype.kind == "c"
-
-
-def ones(node: Node) -> Node:
-    """Ones in the spec of `node`."""
-    return filled(node.graph, 1, node.spec)
-
-
-def or_zero(value: Node | None, like: Node) -> Node:
-    return filled(like.graph, 0, like.spec) if value is None else value
 
 
 def with_axes(answer: Answer, scene: Scene) -> Answer:

@@ -18,7 +18,7 @@ import numpy as np
 from engine.basis import Cutting, at_basis
 from engine.colouring import Pattern, column_colours, star_colours
 from engine.core import Node, cast, ops
-from engine.derivative import filled
+from engine.derivative import filled, or_zero
 from engine.jacobians import CLEAR, Nodes, by_kind, cost_of, probe, pulled_back
 from engine.sparsity import members, pattern_of
 from engine.transforms.forward import forward
@@ -170,10 +170,7 @@ def images_of(
     """What a sweep over `nodes`, all at once, gives of `targets` for every colour: a row of all their elements each."""
     probes = {node: probe(node) for node in nodes}
     own = {probes[node]: colours[place] for node, place in zip(nodes, members(nodes), strict=True)}
-    images = [
-        filled(node.graph, 0, node.spec) if image is None else image
-        for node, image in zip(targets, sweep(probes), strict=True)
-    ]
+    images = [or_zero(image, node) for node, image in zip(targets, sweep(probes), strict=True)]
 
     def seeds(rows: range) -> Mapping[Node, Node]:
         return {leaf: _seeds(leaf, each, rows) for leaf, each in own.items()}

@@ -98,6 +98,16 @@ def filled(graph: Graph, value: Any, spec: Spec) -> Node:
     return ops.broadcast_to(graph.constant(value, spec.dtype), shape=spec.shape)
 
 
+def ones(like: Node) -> Node:
+    """Ones in the spec of a node."""
+    return filled(like.graph, 1, like.spec)
+
+
+def or_zero(value: Node | None, like: Node) -> Node:
+    """A node for what may be None, which is a zero in the spec of another."""
+    return filled(like.graph, 0, like.spec) if value is None else value
+
+
 def unbroadcast(g: Node | None, shape: Shape) -> Node | None:
     """The adjoint of broadcasting: `g` summed over the axes along which `shape` was stretched."""
     if g is None or g.shape == shape:
@@ -180,7 +190,7 @@ class Linear:
             return None
         return node.op(
             *[
-                x if at in self.fixed else filled(x.graph, 0, x.spec) if t is None else t
+                x if at in self.fixed else or_zero(t, x)
                 for at, (x, t) in enumerate(zip(node.inputs, tangents, strict=True))
             ],
             **node.attrs,

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from engine.basis import Cutting, at_basis, at_unit_vectors, one_everywhere
+from engine.basis import Cutting, at_basis, at_unit_vectors
 from engine.colouring import vertex_colours
 from engine.compressed import images_of, is_symmetric, symmetric_pattern, taken
 from engine.core import Node, ops
-from engine.derivative import filled
+from engine.derivative import filled, ones, or_zero
 from engine.errors import LimitExceeded
 from engine.jacobians import Nodes, jacobian, probe
 from engine.sparsity import members
@@ -65,8 +65,8 @@ def _by_colours(output: Node, wrt: Nodes, cutting: Cutting) -> dict[str, Node] |
     count = sum(x.size for x in nodes)
     if count <= FEW:
         return None
-    found = reverse([(output, one_everywhere(output))], nodes)
-    gradients = [filled(x.graph, 0, x.spec) if g is None else g for g, x in zip(found, nodes, strict=True)]
+    found = reverse([(output, ones(output))], nodes)
+    gradients = [or_zero(g, x) for g, x in zip(found, nodes, strict=True)]
     if not is_symmetric(nodes, gradients):
         return None
     try:

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.calls import Question, Scene, or_zero
+from engine.calls import Question, Scene
 from engine.core import Graph, Node
+from engine.derivative import or_zero
 from engine.errors import EngineError, LimitExceeded
 from engine.execute import run
 from engine.limits import Limits

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.calls import or_zero
 from engine.core import Graph, Node
+from engine.derivative import or_zero
 from engine.execute import run
 from engine.optimise import optimised
 from engine.plan import make_plan
