@@ -114,9 +114,9 @@ def check(question: Question, limits: Limits, tick: Callable[[], None] | None = 
     if not all(map(is_finite, analytic.values())):
         notices += _not_finite(question, limits, tick)
     notices += checked.notices
-    for name, row in by_wrt.items():
+    for row in by_wrt.values():
         if "detail" in row:
-            row["detail"] += _pointing(question, notices, name)
+            row["detail"] += _pointing(question, notices)
     answer = {"passed": all(row["passed"] for row in by_wrt.values()), **worst, "wrt": by_wrt}
     return answer | ({"warnings": list(dict.fromkeys(notices))} if notices else {})
 
@@ -159,7 +159,7 @@ def _not_finite(question: Question, limits: Limits, tick: Tick) -> list[Notice]:
         return []
 
 
-def _pointing(question: Question, notices: Iterable[Notice], name: str) -> str:
+def _pointing(question: Question, notices: Iterable[Notice]) -> str:
     """The end of a sentence: which named nodes the warnings are about."""
     by_id = question.program.by_id
     named = [f"{each.node} ({each.code})" for each in notices if each.node in by_id and by_id[str(each.node)].named]

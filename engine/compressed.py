@@ -114,7 +114,7 @@ def sparse_hessian(gradients: Nodes, wrt: Nodes, cutting: Cutting) -> dict[str, 
     colours = star_colours(pattern, targets[0].graph.tick)
     images = images_of(nodes, colours, lambda moving: forward(moving, targets), targets, cutting)
     rows, columns = entries_of(pattern)
-    alone = _is_alone(pattern, colours, rows, columns)
+    alone = _is_alone(colours, rows, columns)
     values = taken(
         images, pattern.shape[0], np.where(alone, colours[columns], colours[rows]), np.where(alone, rows, columns)
     )
@@ -129,7 +129,7 @@ def symmetric_pattern(wrt: Sequence[Node], gradients: Sequence[Node], most: int 
     return both
 
 
-def _is_alone(pattern: Pattern, colours: Array, rows: Array, columns: Array) -> Array:
+def _is_alone(colours: Array, rows: Array, columns: Array) -> Array:
     """Whether an entry is the only one in its row that has a column of its colour."""
     keys = rows * (int(colours.max(initial=0)) + 1) + colours[columns]
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
