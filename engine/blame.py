@@ -9,7 +9,7 @@ infinity is, and the infinity is followed. What came in with the inputs is nobod
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from engine.core import INPUT, Node
 from engine.errors import EngineError
 from engine.execute import is_finite, run
 from engine.plan import make_plan
-from engine.types import Array, is_inexact
+from engine.types import Array, Tick, is_inexact
 from engine.warnings import Notice
 
 MOST = 5
@@ -31,7 +31,7 @@ ADJECTIVE = {INFINITE: "infinite", NAN: "NaN"}
 
 
 def notices_of(
-    compiled: Compiled, tensors: Mapping[str, Array], answer: Tree, tick: Callable[[], None] | None = None
+    compiled: Compiled, tensors: Mapping[str, Array], answer: Tree, tick: Tick | None = None
 ) -> list[Notice]:
     """What to say of an answer of `compiled.run(tensors)`; nothing, at once, where all derivatives are finite.
 
@@ -70,7 +70,7 @@ def _leaves(tree: Tree) -> Iterator[Any]:
         yield tree
 
 
-def _rung(compiled: Compiled, tensors: Mapping[str, Array], tick: Callable[[], None] | None) -> Iterator[Notice]:
+def _rung(compiled: Compiled, tensors: Mapping[str, Array], tick: Tick | None) -> Iterator[Notice]:
     """The notices of alarms whose condition holds."""
     conditions = run(make_plan(list(compiled.alarms)), tensors, tick)
     for notice, condition in zip(compiled.alarms.values(), conditions, strict=True):
@@ -78,7 +78,7 @@ def _rung(compiled: Compiled, tensors: Mapping[str, Array], tick: Callable[[], N
             yield notice._replace(detail=f"{_op_name(compiled, notice.node)}: {notice.detail}")
 
 
-def _traced(compiled: Compiled, tensors: Mapping[str, Array], tick: Callable[[], None] | None) -> list[Notice]:
+def _traced(compiled: Compiled, tensors: Mapping[str, Array], tick: Tick | None) -> list[Notice]:
     kinds: dict[Node, int] = {}
 
     def watch(node: Node, operands: Sequence[Any], value: Any) -> None:

@@ -21,10 +21,9 @@ import numpy as np
 from engine.core import Node
 from engine.groups import BLOCK, cut_of
 from engine.plan import MOST_THREADS, Blocks, Step
-from engine.types import Array, Dtype, Shape, drop_axes
+from engine.types import Array, Dtype, Shape, Tick, drop_axes
 
 Index: TypeAlias = tuple[slice, ...]
-Tick: TypeAlias = Callable[[], None]
 EVERYTHING = slice(None)
 
 

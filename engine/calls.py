@@ -55,7 +55,7 @@ from engine.transforms.forward import forward
 from engine.transforms.paths import unholomorphic
 from engine.transforms.reverse import reverse
 from engine.transforms.taylor import taylor
-from engine.types import Array, Dtype, Spec, is_inexact
+from engine.types import Array, Dtype, Spec, Tick, is_inexact
 from engine.warnings import Notice
 
 NODE_BYTES = 1_000
@@ -174,7 +174,7 @@ class Compiled:
         """Bytes of all tensors of the answer."""
         return sum(node.spec.nbytes for node in self.results) + sum(each.nbytes for each in self.fixed)
 
-    def run(self, tensors: Mapping[str, Array], tick: Callable[[], None] | None = None, threads: int = 1) -> Tree:
+    def run(self, tensors: Mapping[str, Array], tick: Tick | None = None, threads: int = 1) -> Tree:
         """The answer: scalars of float64 are floats at its leaves, all else is arrays. `tensors` as `bind` gives them.
 
         Raises what kernels refuse.
@@ -249,7 +249,7 @@ class Compiled:
         return to_program(self.derivative, {node: Tensor(tensors[node.attrs["name"]], typed=True) for node in seeds})
 
 
-def compile_question(question: Question, limits: Limits, tick: Callable[[], None] | None = None) -> Compiled:
+def compile_question(question: Question, limits: Limits, tick: Tick | None = None) -> Compiled:
     """Build, differentiate, batch and plan. Raises what the graph, the call or the limits refuse.
 
     A call that sweeps over a basis is compiled again, with the basis cut finer, until its plan is within the limits.

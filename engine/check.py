@@ -15,7 +15,7 @@ that equal requests have equal answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,8 +29,8 @@ from engine.limits import Limits
 from engine.locate import located
 from engine.plan import make_plan
 from engine.program import Statement
-from engine.slopes import ComplexStep, Differences, Side, Tick, arrays_of, complex_step, folded, in_double
-from engine.types import Array
+from engine.slopes import ComplexStep, Differences, Side, arrays_of, complex_step, folded, in_double
+from engine.types import Array, Tick
 from engine.warnings import Notice
 
 MOST_PROBES = 64
@@ -96,7 +96,7 @@ class Reading:
         return f"{name}{at}{part}: analytic {self.analytic:.9g}, numerical {self.numerical:.9g}"
 
 
-def check(question: Question, limits: Limits, tick: Callable[[], None] | None = None) -> dict[str, Any]:
+def check(question: Question, limits: Limits, tick: Tick | None = None) -> dict[str, Any]:
     """Hold the gradient (order 1) or the Hessian (order 2) of a question's graph against slopes of values.
 
     Returns passed, max_abs_error, max_rel_error; by wrt these, the method, the worst probe, and where it failed a list
@@ -132,7 +132,7 @@ def _most(values: Iterable[float]) -> float:
     return float(np.max(found)) if found else 0.0
 
 
-def _analytic(question: Question, limits: Limits, tick: Tick) -> dict[str, Array]:
+def _analytic(question: Question, limits: Limits, tick: Tick | None) -> dict[str, Array]:
     fold = folded(question, limits, tick)
     return dict(zip(fold.wrt, run(make_plan(fold.gradient()), arrays_of(question), tick), strict=True))
 
@@ -149,7 +149,7 @@ def _is_cut(statement: Statement) -> bool:
     return statement.no_grad or bool(getattr(statement.op.derivative, "cuts", False))
 
 
-def _not_finite(question: Question, limits: Limits, tick: Tick) -> list[Notice]:
+def _not_finite(question: Question, limits: Limits, tick: Tick | None) -> list[Notice]:
     """Where derivatives that are not finite began."""
     try:
         compiled = compile_question(replace(question, call="nth", path=None), limits, tick)
@@ -172,7 +172,7 @@ def _pointing(question: Question, notices: Iterable[Notice]) -> str:
 class _Checked:
     """Checks one wrt after the other, and keeps what there is to say of nodes."""
 
-    def __init__(self, question: Question, limits: Limits, tick: Tick) -> None:
+    def __init__(self, question: Question, limits: Limits, tick: Tick | None) -> None:
         self.question = in_double(question)
         self.limits, self.tick = limits, tick
         self.differences = Differences(self.question, limits, tick)

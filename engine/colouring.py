@@ -12,24 +12,21 @@ that a union is one operation, whatever it holds.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from engine.types import Array
+from engine.types import Array, Tick
 
 Pattern: TypeAlias = Any
 """A scipy.sparse.csr_array of booleans, all of them true; its indices are sorted."""
-
-Tick: TypeAlias = "Callable[[], None] | None"
-"""Is called now and then, and may raise, to stop what takes too long."""
 
 TICK_ENTRIES = 1 << 16
 """Entries of a pattern between two looks at the clock."""
 
 
-def column_colours(pattern: Pattern, tick: Tick = None) -> Array:
+def column_colours(pattern: Pattern, tick: Tick | None = None) -> Array:
     """A colour for each column, none twice in a row; -1 for an empty column."""
     columns = pattern.T.tocsr()
     used = np.diff(columns.indptr) > 0
@@ -61,7 +58,7 @@ def _columns_in(order: Iterable[int], rows_of: Sequence[list[int]], rows: int) -
     return colours
 
 
-def vertex_colours(pattern: Pattern, tick: Tick = None) -> Array:
+def vertex_colours(pattern: Pattern, tick: Tick | None = None) -> Array:
     """A colour for each vertex of a symmetric pattern, other than those of its neighbours."""
     near = _neighbours(pattern)
     own = [0] * len(near)
@@ -70,7 +67,7 @@ def vertex_colours(pattern: Pattern, tick: Tick = None) -> Array:
     return _numbers(own)
 
 
-def star_colours(pattern: Pattern, tick: Tick = None) -> Array:
+def star_colours(pattern: Pattern, tick: Tick | None = None) -> Array:
     """A colour for each vertex of a symmetric pattern: neighbours differ, and so do the ends of no path v-w-x-y of two.
 
     Largest degree first: a hub that comes late would force all around it apart.
@@ -110,7 +107,7 @@ def _largest_first(near: Sequence[list[int]]) -> list[int]:
     return sorted(range(len(near)), key=lambda vertex: -len(near[vertex]))
 
 
-def _paced(order: Iterable[int], near: Sequence[list[int]], tick: Tick) -> Iterator[int]:
+def _paced(order: Iterable[int], near: Sequence[list[int]], tick: Tick | None) -> Iterator[int]:
     """The same, with a look at the clock now and then."""
     passed = 0
     for each in order:

@@ -34,7 +34,7 @@ from engine.errors import (
     pointer_to,
 )
 from engine.limits import Limits
-from engine.types import BOOL, DTYPES, FLOAT64, INT64, KINDS, Array, Dtype, Shape, Spec, promote, to_inexact
+from engine.types import BOOL, DTYPES, FLOAT64, INT64, KINDS, Array, Dtype, Shape, Spec, Tick, promote, to_inexact
 from engine.warnings import Notice
 
 Attrs: TypeAlias = dict[str, Any]
@@ -184,7 +184,7 @@ class Graph:
     """
 
     limits: Limits = field(default_factory=Limits)
-    tick: Callable[[], None] | None = None
+    tick: Tick | None = None
     masked: bool = False
     origin: str | None = None
     nodes: list[Node] = field(default_factory=list)

@@ -21,7 +21,7 @@ from engine.core import Node
 from engine.errors import EngineError, InvalidTensor, NonFinite, OutOfMemory, SingularMatrix
 from engine.plan import NOWHERE, WARM, Blocks, Calls, Floats, Piece, Plan, Step, kernel_of
 from engine.source import translate, written_block
-from engine.types import Array, is_inexact
+from engine.types import Array, Tick, is_inexact
 
 OFF_THE_ROAD = (ArithmeticError, ValueError, MemoryError, EngineError)
 """What forms over floats raise where IEEE 754 has an infinity or a NaN; and what kernels raise, whose step is not known
@@ -34,7 +34,7 @@ Watch: TypeAlias = "Callable[[Node, Sequence[Any], Any], None]"
 def run(
     plan: Plan,
     inputs: Mapping[str, Array],
-    tick: Callable[[], None] | None = None,
+    tick: Tick | None = None,
     *,
     watch: Watch | None = None,
     threads: int = 1,

@@ -21,8 +21,8 @@ from engine.errors import EngineError, LimitExceeded
 from engine.execute import run
 from engine.limits import Limits
 from engine.plan import make_plan
-from engine.slopes import Fold, Tick, arrays_of, folded, size_along, weights_like
-from engine.types import Array, Dtype, is_inexact
+from engine.slopes import Fold, arrays_of, folded, size_along, weights_like
+from engine.types import Array, Dtype, Tick, is_inexact
 from engine.warnings import Notice
 
 SHRINK = 64.0
@@ -62,7 +62,7 @@ class Around(NamedTuple):
         return np.asarray(self.right[0] - self.left[0])
 
 
-def located(question: Question, name: str, direction: Array, limits: Limits, tick: Tick) -> list[Notice]:
+def located(question: Question, name: str, direction: Array, limits: Limits, tick: Tick | None) -> list[Notice]:
     """The nodes to look at where a check along `direction` in an input did not go as usual.
 
     `question` is in double precision. There is no answer where there is no memory to keep all values.
@@ -86,7 +86,7 @@ def _notice(code: str, node: Node, question: Question) -> Notice:
 
 
 def _kept(
-    fold: Fold, tensors: Mapping[str, Array], name: str, direction: Array, tick: Tick
+    fold: Fold, tensors: Mapping[str, Array], name: str, direction: Array, tick: Tick | None
 ) -> dict[Node, tuple[Around, ...]]:
     """What every node that moves is around the point. Raises LimitExceeded."""
     graph, plan = fold.targets[0].graph, make_plan(fold.targets)
@@ -193,7 +193,7 @@ class _Asked(NamedTuple):
 
 
 def _faults(
-    kept: Mapping[Node, tuple[Around, ...]], tensors: Mapping[str, Array], tick: Tick
+    kept: Mapping[Node, tuple[Around, ...]], tensors: Mapping[str, Array], tick: Tick | None
 ) -> list[tuple[str, Node]]:
     """Nodes whose reverse rule does not agree with how their values change."""
     rng = np.random.default_rng(6)

@@ -34,9 +34,8 @@ from engine.program import Program, build, to_program
 from engine.tensors import Tensor
 from engine.transforms.batch import batch
 from engine.transforms.reverse import reverse
-from engine.types import DTYPES, FLOAT64, Array, Spec, is_inexact
+from engine.types import DTYPES, FLOAT64, Array, Spec, Tick, is_inexact
 
-Tick = Callable[[], None] | None
 Tensors = Mapping[str, Array]
 
 FIRST_STEP, LAST_STEP, SHRINK = 0.05, 1e-7, 4.0
@@ -106,7 +105,7 @@ def _weight(node: Node, u: Array) -> Node:
     return node.graph.constant(u, node.dtype)
 
 
-def folded(question: Question, limits: Limits, tick: Tick) -> Fold:
+def folded(question: Question, limits: Limits, tick: Tick | None) -> Fold:
     """φ of a question: of its outputs for order 1, of its gradients for order 2. Raises LimitExceeded."""
     scene = Scene(question, Graph(limits=limits, tick=tick, masked=question.nan_policy == "mask"))
     wrt = {name: scene.batched.get(x, x) for name, x in scene.wrt.items()}
@@ -163,7 +162,7 @@ class Differences:
 
     method = "differences"
 
-    def __init__(self, question: Question, limits: Limits, tick: Tick) -> None:
+    def __init__(self, question: Question, limits: Limits, tick: Tick | None) -> None:
         self.fold = folded(question, limits, tick)
         self.plan: Plan = make_plan(self.fold.targets)
         self.tensors = arrays_of(question)
@@ -235,7 +234,7 @@ class ComplexStep:
 
     method = "complex_step"
 
-    def __init__(self, fold: Fold, plan: Plan, name: str, tensors: Tensors, tick: Tick) -> None:
+    def __init__(self, fold: Fold, plan: Plan, name: str, tensors: Tensors, tick: Tick | None) -> None:
         self.fold, self.plan, self.name, self.tensors, self.tick = fold, plan, name, tensors, tick
 
     def slope(self, direction: Array) -> float:
@@ -280,7 +279,7 @@ def complex_step(differences: Differences, name: str, limits: Limits) -> Complex
     return found if is_fit else None
 
 
-def _continued(fold: Fold, name: str, tensors: Tensors, limits: Limits, tick: Tick) -> Fold:
+def _continued(fold: Fold, name: str, tensors: Tensors, limits: Limits, tick: Tick | None) -> Fold:
     """φ with one of its inputs complex."""
     program = _program(fold.targets)
     specs = {each: Spec(array.shape, array.dtype) for each, array in tensors.items()}

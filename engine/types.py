@@ -8,7 +8,7 @@ real, complex) is above theirs. Numbers that meet only numbers are float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ from engine.errors import DtypeMismatch, ShapeMismatch
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, np.dtype[Any]]
 Dtype = np.dtype[Any]
+Tick = Callable[[], None]
+"""What long work calls now and then; it may raise, to stop what takes too long."""
 
 DTYPES: dict[str, Dtype] = {
     name: np.dtype(name)
