@@ -1,4 +1,4 @@
-"""`python -m app`: the service, with settings from the environment."""
+"""`python -m app`: the service, with settings from the environment; `python -m app keys`: who may use it."""
 
 import gc
 import os
@@ -9,18 +9,33 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from app.commands import arguments, run
 from app.http.protocol import Protocol
 from app.main import create_app
 from app.services.graphs import Graphs
+from app.services.keys import Keys, KeysUnusable
+from app.services.listening import refusal
 from app.settings import Settings
 from app.stores import StoreUnusable
 
 
 def main() -> None:
+    chosen = arguments()
     try:
         settings = Settings()
     except (ValidationError, SettingsError) as error:
         sys.exit(f"GRADWIRE_* settings are wrong:\n{error}")
+    try:
+        serve(settings) if chosen.run is None else run(chosen, settings)
+    except KeysUnusable as error:
+        sys.exit(str(error))
+
+
+def serve(settings: Settings) -> None:
+    refused = refusal(settings)
+    if refused is not None:
+        sys.exit(refused)
+    Keys(settings)  # in each process again, but one message is enough
     graphs = Graphs(settings)
     try:
         graphs.open()
@@ -42,6 +57,8 @@ def main() -> None:
         log_level=settings.log_level,
         access_log=False,
         server_header=False,
+        proxy_headers=bool(settings.forwarded),
+        forwarded_allow_ips=list(settings.forwarded),
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.grace_seconds,
         # A kernel may hold the interpreter for some seconds: that is no reason to end a process.

@@ -18,10 +18,13 @@ from app.http import problems
 from app.http.bounds import Bounds
 from app.http.direct import install_direct
 from app.http.documenting import install_openapi
-from app.http.routers import gradients, graphs, health, reference
+from app.http.guard import Guard
+from app.http.headers import Cors, NoSniffing
+from app.http.routers import gradients, graphs, health, pages, reference
 from app.problems import Problem
 from app.services.answers import Answers
 from app.services.graphs import Graphs
+from app.services.keys import Keys
 from app.services.tasks import Gone
 from app.settings import Settings
 from app.stores import StoreFailed
@@ -52,18 +55,22 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
         version=__version__,
         summary="Gradients over HTTP",
         description=DESCRIPTION,
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        static_url="/docs/static",
+        static_url=pages.STATIC,
         lifespan=_lifespan,
-        swagger_ui_parameters={"validatorUrl": None, "tryItOutEnabled": True, "defaultModelsExpandDepth": 0},
     )
+    # What is added last comes first.
     app.add_middleware(Bounds, settings=settings)
+    app.add_middleware(Guard, settings=settings, keys=Keys(settings))
+    app.add_middleware(NoSniffing)
+    if settings.cors_origins:
+        app.add_middleware(Cors, origins=settings.cors_origins)
     app.state.settings = settings
     app.state.graphs = registered or Graphs(settings)
     app.state.answers = Answers(settings, app.state.graphs)
-    for router in (gradients.router, graphs.router, reference.router, health.router):
+    for router in (gradients.router, graphs.router, reference.router, health.router, pages.router):
         app.include_router(router)
     app.add_exception_handler(Problem, problems.on_problem)
     app.add_exception_handler(EngineError, problems.on_engine_error)

@@ -40,6 +40,7 @@ CODES: dict[str, Meaning] = {
     "singular_matrix": Meaning(422, "A matrix is singular"),
     "non_finite": Meaning(422, "A NaN or an infinity came out of finite numbers"),
     "limit_exceeded": Meaning(422, "A limit is exceeded"),
+    "unauthorized": Meaning(401, "The service asks for a key"),
     "unknown_graph": Meaning(404, "No graph has this id"),
     "not_found": Meaning(404, "Nothing is here"),
     "method_not_allowed": Meaning(405, "The method is not for this path"),

@@ -6,11 +6,13 @@ The engine's limits are a group of their own, under their own names; what else b
 from __future__ import annotations
 
 from dataclasses import asdict
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from engine.limits import Limits
 
@@ -20,6 +22,28 @@ def _positive(limits: Limits) -> Limits:
         if most < 1:
             raise ValueError(f"the limit {name} should be 1 or more, got {most}")
     return limits
+
+
+def _listed(value: Any) -> Any:
+    """A list as the environment has it: with commas."""
+    return tuple(each.strip() for each in value.split(",") if each.strip()) if isinstance(value, str) else value
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value)
+    if value != "*" and (not parts.scheme or not parts.netloc or value != f"{parts.scheme}://{parts.netloc}".lower()):
+        raise ValueError("an origin is https://example.org, or * for all: in lower case, with nothing behind it")
+    return value
+
+
+def _network(value: str) -> str:
+    return value if value == "*" else str(ip_network(value))
+
+
+Listed = BeforeValidator(_listed)
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, Listed]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, Listed]
+File = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
 
 class Settings(BaseSettings):
@@ -34,6 +58,33 @@ class Settings(BaseSettings):
 
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
+
+    open: bool = False
+    """Listen on addresses that others can reach although no keys are set."""
+
+    keys_file: File = None
+    """A file of keys, looked at again while the service runs; `python -m app keys new NAME` writes one."""
+
+    keys: str = Field("", repr=False)
+    """Keys themselves, as the lines of such a file, with `;` between them."""
+
+    docs_open: bool = True
+    """Where keys are set: /docs and /openapi.json need none."""
+
+    metrics_open: bool = False
+    """Where keys are set: /metrics needs none."""
+
+    forwarded: Networks = ()
+    """Addresses and networks of proxies, with commas, whose X-Forwarded-For is believed; `*` for all."""
+
+    cors_origins: Origins = ()
+    """Origins, with commas, whose pages may use the service from a browser; `*` for all."""
+
+    client_at_once: int = Field(8, gt=0)
+    """Requests of one client that are taken at once. A key may have its own figure."""
+
+    client_cost_per_second: float = Field(50.0, gt=0, allow_inf_nan=False)
+    """Cost of what one client may ask for in a second, on average. A key may have its own figure."""
 
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
     """Least severe messages that are logged."""
@@ -153,3 +204,8 @@ class Settings(BaseSettings):
 
     limits: Annotated[Limits, AfterValidator(_positive)] = Limits()
     """What one graph may cost: GRADWIRE_LIMITS__NODES and so on."""
+
+    @property
+    def keyed(self) -> bool:
+        """Whether requests need a key."""
+        return bool(self.keys_file or self.keys.strip())

@@ -12,12 +12,14 @@ from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
 from app.http import problems
+from app.http.guard import open_paths
 from app.wire import json
 from app.wire.examples import EXAMPLES
 from app.wire.models import ProblemOut
 
 MEANINGS = {200: "The answer", 201: "The answer; something is there now that was not", 204: "Done"}
 REF = "#/components/schemas/{model}"
+KEY = {"key": {"type": "http", "scheme": "bearer", "description": "A key of this service."}}
 
 
 def documented(
@@ -76,7 +78,18 @@ def install_openapi(app: FastAPI) -> None:
             own = [(model, "validation") for model in (*EXAMPLES, ProblemOut)]
             _, schemas = models_json_schema(own, ref_template=REF)  # type: ignore[arg-type]
             document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+            if app.state.settings.keyed:
+                _ask_for_keys(document, open_paths(app.state.settings))
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _ask_for_keys(document: dict[str, Any], open: frozenset[str]) -> None:
+    """Say which routes need a key."""
+    document["components"]["securitySchemes"] = KEY
+    document["security"] = [{name: []} for name in KEY]
+    for path in open & document["paths"].keys():
+        for route in document["paths"][path].values():
+            route["security"] = []

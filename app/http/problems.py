@@ -20,6 +20,8 @@ from app.problems import CODES, RETRY_AFTER, Problem, from_engine
 from engine.errors import EngineError
 
 MEDIA_TYPE = "application/problem+json"
+NOSNIFF = {"X-Content-Type-Options": "nosniff"}
+"""An answer is what its Content-Type says: never a script, for one, because it looks like one."""
 logger = logging.getLogger("gradwire")
 
 
@@ -92,7 +94,9 @@ async def on_crash(request: Request, error: Exception) -> Response:
     """What nobody foresaw: an id for the client, the traceback for the log."""
     name = uuid.uuid4()
     logger.error("internal error %s in %s %s", name, request.method, request.url.path, exc_info=error)
-    return respond(Problem("internal", f"the service failed; its log has the reason under {name}"), f"urn:uuid:{name}")
+    detail = f"the service failed; its log has the reason under {name}"
+    # This is sent from outside of all middleware, which puts such a header on every other answer.
+    return respond(Problem("internal", detail, headers=NOSNIFF), f"urn:uuid:{name}")
 
 
 async def on_invalid_parameters(request: Request, error: Exception) -> Response:

@@ -122,13 +122,14 @@ CASES = [
 ELSEWHERE = {
     "overloaded",
     "rate_limited",
+    "unauthorized",
     "not_found",
     "method_not_allowed",
     "not_acceptable",
     "unsupported_media_type",
     "internal",
 }
-"""Codes that no body causes: tests below, and those of test_http."""
+"""Codes that no body causes: tests below, and those of test_http and test_keys."""
 
 
 def _name(case: Case) -> str:

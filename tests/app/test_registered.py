@@ -292,7 +292,7 @@ def test_a_graph_is_drawn(client: httpx.Client, form: str) -> None:
     found = client.get(path)
     assert found.headers["content-type"] == f"{media_type}; charset=utf-8"
     assert found.text == draw(parse(MODEL, Limits()))
-    assert found.headers["content-security-policy"] == "default-src 'none'"
+    assert found.headers["content-security-policy"] == "default-src 'none'; sandbox"
     assert found.headers["x-content-type-options"] == "nosniff"
 
 

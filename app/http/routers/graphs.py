@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from app.http.documenting import documented
+from app.http.headers import DRAWING
 from app.http.keeping import kept, not_modified
 from app.http.reading import Asked, Posted, asking, reading
 from app.http.writing import responded, written
@@ -18,8 +19,6 @@ router = APIRouter(prefix="/graphs", tags=["Graphs"])
 
 Id = Annotated[str, Path(description="The graph's id.", examples=["06151270374988348e1d639ee7904bd0"])]
 SVG, DOT, MERMAID = "image/svg+xml", "text/vnd.graphviz", "text/plain"
-HARMLESS = {"Content-Security-Policy": "default-src 'none'", "X-Content-Type-Options": "nosniff"}
-"""Nothing in a drawing is to be run or fetched, whatever is in its names."""
 MOST_ROWS, LAST = 1000, 2**63 - 1
 
 
@@ -95,7 +94,7 @@ async def _drawn(request: Request, asked: Asked, id: str, form: str, media_type:
     if known is not None:
         return known
     body = await asked.answers.drawn(id, form)
-    return kept(await responded(asked, body, media_type=f"{media_type}; charset=utf-8", headers=HARMLESS), asked, id)
+    return kept(await responded(asked, body, media_type=f"{media_type}; charset=utf-8", headers=DRAWING), asked, id)
 
 
 @router.delete("/{id}", **documented("Forget a graph", None, statuses=(204,)))
