@@ -16,6 +16,8 @@ WORKDIR /srv
 # Registered graphs are kept here: a volume, because the root file system is read-only.
 RUN mkdir -p /var/lib/gradwire && chown 10001:10001 /var/lib/gradwire
 VOLUME /var/lib/gradwire
+# It listens on every address of its container, and so starts only with keys, or with GRADWIRE_OPEN=true, which the
+# compose file sets because it publishes to its own machine only.
 # One BLAS thread per worker, as eight on two cores are slower than one; and an allocator that keeps the
 # memory of large arrays for the next ones (a value that is read only when the process starts).
 ENV PATH=/opt/venv/bin:$PATH \

@@ -19,7 +19,7 @@ DRAWING = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 """Nothing in a drawing is to be run or fetched, whatever is in its names."""
 PAGE = {"Referrer-Policy": "no-referrer", "Cross-Origin-Opener-Policy": "same-origin"}
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'{scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'{scripts}; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """What a page may do: run our own scripts and those that stand in it, show, and ask this service."""
