@@ -29,7 +29,7 @@ WATCHED = (
     "pathlib.",
     "exec",
     "import",
-    "ctypes.",
+    "sqlite3.",
 )
 events: list[str] = []
 watching = False
@@ -73,7 +73,8 @@ def tries(name: str) -> Iterator[tuple[str, Any]]:
         yield "/grad/value", {"expression": "x", "inputs": {"x": tensor}}
         yield "/grad/value", {"graph": {"nodes": [{"id": "y", "op": "sin", "inputs": [tensor]}]}}
     for node in (
-        {"op": name}, {"op": "sin", "inputs": [name]}, {"op": "sin", "attrs": {"file": name}}, {"id": name, "op": "sin"},
+        {"op": name}, {"op": "sin", "inputs": [name]}, {"op": "sin", "attrs": {"file": name}},
+        {"id": name, "op": "sin"},
         {"op": "load", "inputs": [name]}, {"op": "fromfile", "attrs": {"file": name}}, {"op": "sin", "attrs": name},
     ):  # fmt: skip
         yield "/grad/value", {"graph": {"nodes": [{"id": "y", **node}]}}
@@ -98,7 +99,7 @@ def test_no_text_of_a_body_is_a_file_or_an_address(app_client: AppClient, secret
     with watched() as done:
         for path, body in tries(name):
             assert problem(post(client, path, body))["status"] in (404, 422), body
-    assert not [each for each in done if "canary" in each or "connect" in each]
+    assert not [each for each in done if "canary" in each or "socket.connect" in each]
 
 
 @pytest.mark.parametrize("tail", ["", "/graph.svg", "/graph.dot", "/graph.mmd"])
@@ -112,7 +113,7 @@ def test_no_id_is_a_path(app_client: AppClient, secret: Path, id: str, tail: str
         for method in ("GET", "DELETE"):
             response = client.request(method, f"/graphs/{id}{tail}")
             assert response.status_code in (404, 405)
-    assert not [each for each in done if "canary" in each or "passwd" in each or "connect" in each]
+    assert not [each for each in done if "canary" in each or "passwd" in each or "socket.connect" in each]
     assert secret.exists()
 
 
@@ -123,7 +124,7 @@ def test_no_header_is_either(app_client: AppClient, secret: Path) -> None:
         for name in ("Content-Type", "Accept", "Content-Encoding", "Authorization", "If-None-Match", "X-Forwarded-For",
                      "X-Request-ID", "traceparent", "Host", "Origin", "Referer", "X-Original-URL"):  # fmt: skip
             client.post("/grad/value", content=b'{"expression": "1"}', headers={name: f"file://{secret}"})
-    assert not [each for each in done if "canary" in each or "connect" in each]
+    assert not [each for each in done if "canary" in each or "socket.connect" in each]
 
 
 def test_the_hook_sees_what_it_is_to_see(secret: Path) -> None:
