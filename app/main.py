@@ -18,7 +18,7 @@ from app.http import problems
 from app.http.bounds import Bounds
 from app.http.direct import install_direct
 from app.http.documenting import install_openapi
-from app.http.guard import Guard
+from app.http.guard import Guard, open_paths
 from app.http.headers import Cors, NoSniffing
 from app.http.routers import gradients, graphs, health, pages, reference
 from app.problems import Problem
@@ -81,5 +81,5 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
     app.add_exception_handler(Gone, problems.on_disconnect)
     app.add_exception_handler(Exception, problems.on_crash)
     install_direct(app, gradients.router)
-    install_openapi(app)
+    install_openapi(app, open_paths(settings) if settings.keyed else None)
     return app

@@ -80,12 +80,6 @@ class Settings(BaseSettings):
     cors_origins: Origins = ()
     """Origins, with commas, whose pages may use the service from a browser; `*` for all."""
 
-    client_at_once: int = Field(8, gt=0)
-    """Requests of one client that are taken at once. A key may have its own figure."""
-
-    client_cost_per_second: float = Field(50.0, gt=0, allow_inf_nan=False)
-    """Cost of what one client may ask for in a second, on average. A key may have its own figure."""
-
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
     """Least severe messages that are logged."""
 
@@ -166,10 +160,12 @@ class Settings(BaseSettings):
     """How long a request waits there."""
 
     client_requests: int = Field(8, gt=0)
-    """Requests of one client that run or wait at a time, but for those that are done in the event loop."""
+    """Requests of one client that run or wait at a time, but for those that are done in the event loop.
+    A key may have its own figure."""
 
     client_rate: float = Field(10.0, gt=0)
-    """Seconds of computing that one client may ask for per second, with ten seconds' worth at once."""
+    """Seconds of computing that one client may ask for per second, with ten seconds' worth at once.
+    A key may have its own figure."""
 
     store: Literal["sqlite", "memory"] = "sqlite"
     """Where registered graphs are kept: in a file that processes may share, or in the memory of this one."""

@@ -12,7 +12,6 @@ from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
 from app.http import problems
-from app.http.guard import open_paths
 from app.wire import json
 from app.wire.examples import EXAMPLES
 from app.wire.models import ProblemOut
@@ -61,8 +60,9 @@ def _ref(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": REF.format(model=model.__name__)}
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Make `app.openapi` add the schemas that routes refer to, and keep the result."""
+def install_openapi(app: FastAPI, open: frozenset[str] | None = None) -> None:
+    """Make `app.openapi` add the schemas that routes refer to, and keep the result. With `open` paths, the others need
+    a key."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -78,8 +78,8 @@ def install_openapi(app: FastAPI) -> None:
             own = [(model, "validation") for model in (*EXAMPLES, ProblemOut)]
             _, schemas = models_json_schema(own, ref_template=REF)  # type: ignore[arg-type]
             document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
-            if app.state.settings.keyed:
-                _ask_for_keys(document, open_paths(app.state.settings))
+            if open is not None:
+                _ask_for_keys(document, open)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.http.problems import respond
+from app.http.routers.health import PROBES
 from app.problems import Problem
-from app.services.clients import CLIENT, Addresses, Client, default_limits
+from app.services.clients import CLIENT, client_at
 from app.services.keys import Keys
+from app.services.tasks import Client
 from app.settings import Settings
 
-PROBES = frozenset({"/healthz", "/readyz"})
 DOCS = frozenset({"/docs", "/openapi.json"})
 METRICS = frozenset({"/metrics"})
 STATIC = "/docs/static/"
@@ -29,7 +30,6 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings, keys: Keys) -> None:
         self.app = app
         self.keys = keys
-        self.addresses = Addresses(default_limits(settings))
         self.open = open_paths(settings)
         self.static = STATIC if settings.docs_open else None
 
@@ -48,7 +48,7 @@ class Guard:
         if self.keys.is_on and not self._is_open(scope["path"]):
             return self._holder(scope)
         peer = scope.get("client")
-        return self.addresses.of(peer[0] if peer else None)
+        return client_at(peer[0] if peer else None)
 
     def _is_open(self, path: str) -> bool:
         return path in self.open or (self.static is not None and path.startswith(self.static))

@@ -21,11 +21,10 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.http.problems import respond
-from app.http.routers.health import router as probes
+from app.http.routers.health import PROBES
 from app.problems import RETRY_AFTER, Problem, over_limit
 from app.settings import Settings
 
-PROBES = frozenset(getattr(route, "path", "") for route in probes.routes)
 HEAD_SLACK = 4 << 10
 """What a head may have beside its URL and headers: the method, colons, line ends."""
 LINGER_SECONDS = 1.0

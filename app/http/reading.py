@@ -19,6 +19,7 @@ from starlette.types import Receive
 
 from app.problems import Problem, over_limit
 from app.services.answers import Answers
+from app.services.clients import CLIENT
 from app.services.deadline import Clock
 from app.services.memory import Share
 from app.services.tasks import Client, Task
@@ -83,13 +84,9 @@ async def read(request: Request, model: type[M]) -> Posted[M]:
 
 
 def client_of(request: Request) -> Client:
-    """Who asks: by the address."""
-    return _client((request.scope.get("client") or ("somebody",))[0])
-
-
-@lru_cache(HEADERS)
-def _client(host: str) -> Client:
-    return Client(host)
+    """Who asks: by the key or the address, as app.http.guard found."""
+    client: Client = request.scope[CLIENT]
+    return client
 
 
 def reading(model: type[M]) -> Any:

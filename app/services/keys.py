@@ -2,7 +2,7 @@
 
 A key is a line, of the keys file or of GRADWIRE_KEYS:
 
-    alice sha256:9f86d081… at_once=4 cost_per_second=100
+    alice sha256:9f86d081… at_once=4 rate=2.5
 
 Tokens are 256 random bits, so that a fast hash is right: slow ones (bcrypt, Argon2) make up for passwords that can be
 guessed, and nobody guesses these, however fast each guess is. For the same reason they need no salt. A token is looked
@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from app.services.clients import Client, ClientLimits, default_limits
+from app.services.tasks import Client
 from app.settings import Settings
 
 PREFIX = "gw_"
@@ -36,8 +36,8 @@ TOKEN_BYTES = 32
 ALGORITHM = "sha256:"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-OPTIONS: dict[str, Callable[[str], float]] = {"at_once": int, "cost_per_second": float}
-"""What may follow the hash: limits of ClientLimits, and how each is read."""
+OPTIONS: dict[str, Callable[[str], float]] = {"at_once": int, "rate": float}
+"""What may follow the hash: limits of a Client, and how each is read."""
 LINE = f"NAME {ALGORITHM}HASH, then {' or '.join(f'{name}=NUMBER' for name in OPTIONS)} or nothing"
 MOST_BYTES = 1 << 20
 LOOKING_SECONDS = 1.0
@@ -69,8 +69,9 @@ class Key(NamedTuple):
             [self.name, ALGORITHM + self.digest.hex(), *(f"{name}={value}" for name, value in self.options.items())]
         )
 
-    def client(self, limits: ClientLimits) -> Client:
-        return Client(self.name, limits._replace(**self.options))
+    @property
+    def client(self) -> Client:
+        return Client(self.name, **self.options)
 
 
 def digest_of(token: bytes) -> bytes:
@@ -145,7 +146,6 @@ class Keys:
 
     def __init__(self, settings: Settings) -> None:
         self.is_on = settings.keyed
-        self._limits = default_limits(settings)
         self._path = settings.keys_file
         self._fixed = parsed(settings.keys.replace(";", "\n"), "GRADWIRE_KEYS")
         self._clients: dict[bytes, tuple[bytes, Client]] = {}
@@ -195,7 +195,7 @@ class Keys:
         logger.info("%d keys, with those of %s", len(keys), path)
 
     def _take(self, keys: Iterable[Key]) -> None:
-        self._clients = {key.digest: (key.digest, key.client(self._limits)) for key in keys}
+        self._clients = {key.digest: (key.digest, key.client) for key in keys}
 
     def _complain(self, fault: str) -> None:
         """Say what is wrong, once."""

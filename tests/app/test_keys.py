@@ -22,15 +22,16 @@ from app.__main__ import main, serve
 from app.http.guard import PROBES, Guard
 from app.main import create_app
 from app.services import keys as module
-from app.services.clients import CLIENT, Addresses, Client, ClientLimits
+from app.services.clients import CLIENT, client_at
 from app.services.keys import Key, Keys, KeysUnusable, new_token, parsed
+from app.services.tasks import Client
 from app.settings import Settings
 from tests.app.support import ask, post, problem
 from tests.conftest import AppClient, serving
 
 CUBE = {"expression": "y = x**3", "inputs": {"x": 2}}
 TOKEN, OTHER = "gw_alice-0123456789_abcdefghij-ABCDEFGHIJ_aaaaa", "gw_bob-0123456789_abcdefghij-ABCDEFGHIJ_bbbbbbb"
-ALICE, BOB = Key.of("alice", TOKEN, {}), Key.of("bob", OTHER, {"at_once": 3, "cost_per_second": 0.5})
+ALICE, BOB = Key.of("alice", TOKEN, {}), Key.of("bob", OTHER, {"at_once": 3, "rate": 0.5})
 KEYED = {"keys": f"{ALICE.line}; {BOB.line}"}
 REALM = 'Bearer realm="gradwire"'
 
@@ -208,12 +209,24 @@ def client_of(settings: Settings, path: str = "/grad", peer: Any = ("192.0.2.7",
 
 
 def test_the_client_has_the_name_and_limits_of_its_key() -> None:
-    settings = Settings(**KEYED, client_at_once=5, client_cost_per_second=7)
-    assert client_of(settings, token=TOKEN) == Client("alice", ClientLimits(5, 7))
-    assert client_of(settings, token=OTHER) == Client("bob", ClientLimits(3, 0.5))
-    assert client_of(settings, "/healthz") == Client("192.0.2.7", ClientLimits(5, 7))
+    settings = Settings(**KEYED)
+    assert client_of(settings, token=TOKEN) == Client("alice")
+    assert client_of(settings, token=OTHER) == Client("bob", 3, 0.5)
+    assert client_of(settings, "/healthz") == Client("192.0.2.7")
     assert client_of(Settings()).name == "192.0.2.7"
     assert client_of(Settings(), peer=None).name == "local"
+
+
+def test_the_limits_of_a_key_hold_for_its_holder_alone(app_client: AppClient) -> None:
+    slow = Key.of("alice", TOKEN, {"rate": 1e-9})
+    client = app_client(keys=f"{slow.line}; {BOB.line}")
+    body = {"expression": "sum(sin(linspace(0, 1, 100000) * x))", "inputs": {"x": 1}}
+    ask(client, "/grad", body, headers=bearer(TOKEN))
+    response = post(client, "/grad", body, headers=bearer(TOKEN))
+    found = problem(response)
+    assert (found["code"], found["status"]) == ("rate_limited", 429)
+    assert "alice" in found["detail"] and int(response.headers["retry-after"]) > 0
+    ask(client, "/grad", body, headers=bearer(OTHER))
 
 
 ADDRESSES = {
@@ -231,7 +244,7 @@ ADDRESSES = {
 @pytest.mark.parametrize(("host", "name"), ADDRESSES.items())
 def test_a_client_without_a_key_is_its_address(host: str, name: str) -> None:
     """An IPv6 client has 2**64 addresses to itself, and is one all the same."""
-    assert Addresses(ClientLimits(1, 1)).of(host).name == name
+    assert client_at(host).name == name
 
 
 def test_tokens_are_long_and_never_the_same() -> None:
@@ -251,8 +264,8 @@ BROKEN = {
     "a long name": (f"{'q' * 65} sha256:{'0' * 64}", "line 1"),
     "an unknown option": (f"{ALICE.line} speed=3", "at_once"),
     "an option of nothing": (f"{ALICE.line} at_once=0", "at_once"),
-    "an option of no number": (f"{ALICE.line} cost_per_second=nan", "cost_per_second"),
-    "an endless option": (f"{ALICE.line} cost_per_second=inf", "cost_per_second"),
+    "an option of no number": (f"{ALICE.line} rate=nan", "rate"),
+    "an endless option": (f"{ALICE.line} rate=inf", "rate"),
     "half of one": (f"{ALICE.line} at_once=1.5", "at_once"),
     "the same name twice": (f"{ALICE.line}\n{Key.of('alice', OTHER, {}).line}", "alice"),
     "the same token twice": (f"{ALICE.line}\n{Key.of('carol', TOKEN, {}).line}", "carol"),
@@ -407,11 +420,11 @@ def test_keys_are_made_listed_and_revoked(command: Command, tmp_path: Path) -> N
     assert token not in path.read_text() and token not in made.stderr
     inode = path.stat().st_ino
     path.write_text("# ours\n" + path.read_text().rstrip("\n"))  # by an editor that ends files without a newline
-    second = command("keys", "--file", str(path), "new", "bob", "--cost-per-second", "1000000").stdout.strip()
+    second = command("keys", "--file", str(path), "new", "bob", "--rate", "1000000").stdout.strip()
     keys = keys_of(path)
-    assert keys.find(token.encode()) == Client("alice", ClientLimits(3, 50))
-    assert keys.find(second.encode()) == Client("bob", ClientLimits(8, 1_000_000))
-    assert command("keys", "--file", str(path), "list").stdout == "alice at_once=3\nbob cost_per_second=1000000.0\n"
+    assert keys.find(token.encode()) == Client("alice", 3)
+    assert keys.find(second.encode()) == Client("bob", rate=1_000_000)
+    assert command("keys", "--file", str(path), "list").stdout == "alice at_once=3\nbob rate=1000000.0\n"
     assert command("keys", "--file", str(path), "revoke", "alice").code == 0
     left = keys_of(path)
     assert (left.find(token.encode()), left.find(second.encode()) is not None) == (None, True)
@@ -431,7 +444,7 @@ REFUSED = {
     "a name that is a path": ("new", "../b"),
     "no name": ("new", ""),
     "a limit of nothing": ("new", "carol", "--at-once", "0"),
-    "a limit of no number": ("new", "carol", "--cost-per-second", "nan"),
+    "a limit of no number": ("new", "carol", "--rate", "nan"),
     "what is not there": ("revoke", "carol"),
 }
 

@@ -22,3 +22,7 @@ async def alive() -> Response:
 async def ready() -> Response:
     """Requests are taken."""
     return sent({"status": "ok"})
+
+
+PROBES = frozenset(getattr(route, "path", "") for route in router.routes)
+"""Paths that are answered whoever asks, and however full the service is."""
