@@ -110,9 +110,7 @@ class Node:
     @property
     def scratch_bytes(self) -> int:
         """Workspace of the kernel."""
-        if self.op.scratch is None:
-            return 0
-        return self.op.scratch(self.shape, *[x.shape for x in self.inputs], **self.attrs) * self.dtype.itemsize
+        return 0 if self.op.scratch is None else self.op.scratch(self)
 
     def __repr__(self) -> str:
         operands = ", ".join(f"%{node.index}" for node in self.inputs)
@@ -446,8 +444,14 @@ class Op:
     """A view that becomes a copy where the operand is not contiguous: reshape."""
     flops: Callable[..., int] | None = None
     """Floating-point operations, from (out shape, *operand shapes, **attrs); by default an element, an operation."""
-    scratch: Callable[..., int] | None = None
-    """Elements of workspace that the kernel allocates beside its result, from the same arguments."""
+    scratch: Callable[[Node], int] | None = None
+    """Bytes of workspace that the kernel allocates beside its result."""
+    pace: float = 4.0
+    """Operations (flops) that the kernel gets done in a nanosecond on float64, memory apart (engine.costs)."""
+    overhead: float | None = None
+    """Microseconds of a call whatever the sizes, where it is not that of a single call of NumPy."""
+    trips: Callable[[Node], Sequence[tuple[int, Any]]] | None = None
+    """Of a kernel that steers: the plans that it runs, each with how often."""
     order: tuple[str, ...] = ()
     """Names of operands and attributes as positional arguments stand in a call; operands first by default."""
     aliases: tuple[str, ...] = ()

@@ -82,8 +82,26 @@ def free(out: Shape, *shapes: Shape, **attrs: Any) -> int:
 
 
 def elements(out: Shape, x: Shape, *others: Shape, **attrs: Any) -> int:
-    """As many operations, or as much workspace, as the first operand has elements."""
+    """As many operations as the first operand has elements."""
     return math.prod(x)
+
+
+# Workspace
+
+
+def like_result(count: int) -> Callable[[Node], int]:
+    """Workspace of so many arrays like the result."""
+    return lambda node: count * node.nbytes
+
+
+def like_operand(count: int) -> Callable[[Node], int]:
+    """Workspace of so many arrays like the first operand."""
+    return lambda node: count * node.inputs[0].nbytes
+
+
+def like_mask(node: Node) -> int:
+    """Workspace of one truth value for each element of the first operand."""
+    return node.inputs[0].size
 
 
 def _per_element(flops: int) -> Callable[..., int]:
@@ -215,7 +233,7 @@ def nth(name: str, doc: str, kernel: Callable[..., Any], at: tuple[float, float]
         "attrs": {"n": kinds.integer(f"Which derivative, from 0 to {LARGEST_ORDER}.", 0)},
         "samples": (*POINTWISE, Sample(((3,),), {"n": 2})),
         "refusals": ORDERS,
-        "scratch": lambda out, x, *, n: 6 * math.prod(out),
+        "scratch": lambda node: 10 * node.nbytes if node.attrs["n"] else 0,
         "example": f"{name}(x)",
     }
     return unary(

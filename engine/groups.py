@@ -49,6 +49,12 @@ def cut_of(shape: Shape) -> Cut:
     return Cut(axis, max(1, BLOCK // max(1, math.prod(shape[axis + 1 :]))))
 
 
+def count_of(shape: Shape) -> int:
+    """How many blocks a shape falls into."""
+    axis, rows = cut_of(shape)
+    return math.prod(shape[:axis]) * math.ceil(shape[axis] / rows)
+
+
 def arrange(live: Iterable[Node], results: Sequence[Node], *, in_blocks: bool = True) -> list[Group]:
     """What is to be computed, in groups, in an order in which each comes after what it needs."""
     nodes = [node for node in live if node.op is not INPUT and node.op is not CONSTANT]
@@ -117,9 +123,13 @@ class _Open:
 
 def is_foldable(node: Node) -> bool:
     """Whether blocks give whole results of a reduction, or each a part of all of them that is small."""
-    shape, axes = node.inputs[0].shape, set(node.attrs["axis"])
-    before = set(range(cut_of(shape).axis + 1))
-    return axes.isdisjoint(before) or (axes >= before and node.size <= BLOCK // 8)
+    before = set(range(cut_of(node.inputs[0].shape).axis + 1))
+    return folds_rows(node) or (before <= set(node.attrs["axis"]) and node.size <= BLOCK // 8)
+
+
+def folds_rows(node: Node) -> bool:
+    """Whether a block gives whole results of a reduction."""
+    return cut_of(node.inputs[0].shape).axis < min(node.attrs["axis"], default=-1)
 
 
 OUTSIDE, OWN = -1, -2

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-def _at_most(default: int, doc: str) -> Any:
+def _at_most(default: float, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
 
 
@@ -27,6 +27,7 @@ class Limits:
     arity: int = _at_most(64, "Operands of one node.")
     names: int = _at_most(256, "Inputs of a graph, and outputs of a graph.")
     peak_bytes: int = _at_most(1 << 30, "Bytes that a planned run holds at its peak.")
+    cost_seconds: float = _at_most(10.0, "Seconds that a planned run takes, as estimated.")
     nonzeros: int = _at_most(20_000_000, "Entries of a sparse derivative, and of a pattern on the way to it.")
     taylor_order: int = _at_most(64, "Order of Taylor coefficients, and of derivatives by `order`.")
     tensor_order: int = _at_most(4, "Order of full derivative tensors.")

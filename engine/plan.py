@@ -22,17 +22,20 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from engine.core import CONSTANT, INPUT, RESULT, Node
+from engine.costs import FREE, MICRO, RUN, Cost, block_cost, float_cost, step_cost, total
 from engine.errors import LimitExceeded
 from engine.floats import Form, form_of, function_of
-from engine.groups import OUTSIDE, Group, Layout, arrange, layout_of
+from engine.groups import BLOCK, OUTSIDE, Group, Layout, arrange, count_of, folds_rows, is_member, layout_of
 from engine.types import FLOAT64, Array, Shape
 
 REUSE_FROM = 1 << 10
 """Elements from which writing into a dying operand pays (measured: below, the bookkeeping costs more)."""
 
 TICK_FLOPS = 1 << 22
+TICK_SECONDS = 0.002
 TICK_STEPS, TICK_FLOATS = 1 << 9, 1 << 13
-"""Work between two looks at the clock, some milliseconds: operations, steps that call NumPy, steps over floats."""
+"""Work between two looks at the clock, some milliseconds: operations, seconds as estimated, steps that call NumPy, steps
+over floats."""
 
 LEAST_FLOATS = 4
 """Steps from which a run of scalars between other steps is worth the way to floats and back."""
@@ -136,9 +139,33 @@ class Plan:
     """Which of the results are scalars of float64."""
     flops: int
     peak_bytes: int
+    own_bytes: int = 0
+    """The peak without the inputs, which are there before the run."""
+    cost: Cost = FREE
+    shared_seconds: float = 0.0
+    """The part of the time that threads may share."""
     runs: int = 0
     written: Callable[[Mapping[str, Array]], list[Array]] | None = None
     """The whole plan as one function of its inputs, once there is one (engine.source)."""
+
+    @property
+    def seconds(self) -> float:
+        """What a run takes on one thread, as estimated: within a factor of 3, mostly (benchmarks/calibrate.py)."""
+        return self.cost.seconds
+
+    @property
+    def longest_seconds(self) -> float:
+        """What the longest call takes that no deadline can interrupt: of LAPACK, say, or a sort."""
+        return self.cost.longest
+
+    @property
+    def held_seconds(self) -> float:
+        """How long the interpreter's lock is held, altogether, and no other thread runs."""
+        return self.cost.held
+
+    def seconds_over(self, threads: int) -> float:
+        """What a run takes over some threads, as estimated."""
+        return self.seconds - self.shared_seconds + self.shared_seconds / max(1, min(threads, MOST_THREADS))
 
     @property
     def steps(self) -> Iterator[Step]:
@@ -148,18 +175,21 @@ class Plan:
 def make_plan(results: Sequence[Node], live: Sequence[Node] | None = None, *, watched: bool = False) -> Plan:
     """The plan that computes `results`; `live` are the nodes that they need, in the order in which to do so.
 
-    What is to be `watched` has no blocks. Raises LimitExceeded when its peak is over the graph's limit.
+    What is to be `watched` has no blocks, and nothing in it is written over. Raises LimitExceeded when its peak is over
+    the graph's limit, or its time.
     """
     if not results:
         return Plan((), (), (), (), (), 0, 0)
     live = results[0].graph.live(results) if live is None else live
     groups = arrange(live, results, in_blocks=not watched)
-    buffers = _Buffers(live, groups, results)
+    buffers = _Buffers(live, groups, results, reuses=not watched)
     maker = _Maker(live, groups, results, buffers)
     pieces = tuple(maker.pieces())
-    limit = results[0].graph.limits.peak_bytes
-    if buffers.peak > limit:
-        raise LimitExceeded("peak_bytes", limit, buffers.peak, "bytes at the planned peak")
+    limits, cost = results[0].graph.limits, total(maker.costs)
+    if buffers.peak > limits.peak_bytes:
+        raise LimitExceeded("peak_bytes", limits.peak_bytes, buffers.peak, "bytes at the planned peak")
+    if cost.seconds > limits.cost_seconds:
+        raise LimitExceeded("cost_seconds", limits.cost_seconds, round(cost.seconds, 3), "seconds that this would take")
     return Plan(
         pieces=pieces,
         template=tuple(maker.template),
@@ -168,6 +198,9 @@ def make_plan(results: Sequence[Node], live: Sequence[Node] | None = None, *, wa
         floats=tuple(node.dtype is FLOAT64 and not node.shape for node in results),
         flops=maker.flops,
         peak_bytes=buffers.peak,
+        own_bytes=buffers.peak - sum(node.nbytes for node in live if node.op is INPUT),
+        cost=cost,
+        shared_seconds=maker.shared_seconds,
     )
 
 
@@ -185,6 +218,8 @@ class _Maker:
         self.floats: dict[Node, int] = {}
         """Where values are that are floats: in places of their own."""
         self.flops = 0
+        self.costs = [Cost(MICRO * RUN, 0.0, MICRO * RUN)]
+        self.shared_seconds = 0.0
         self.boxed = set(results)
         """Scalars that are needed as arrays, too."""
         for group in groups:
@@ -208,16 +243,17 @@ class _Maker:
     def _calls(self, nodes: Sequence[Node]) -> Iterator[Calls]:
         """Steps in pieces that take some milliseconds each, so that a deadline is looked at in between."""
         steps: list[Step] = []
-        work = 0
+        work = 0.0
         for node in nodes:
             into = self.buffers.allocate((node,), (node,), node.scratch_bytes)
             steps.append(self._step(node, into))
-            cost = node.flops
-            self.flops += cost
-            work += cost
-            if work >= TICK_FLOPS or len(steps) >= TICK_STEPS:
+            cost = step_cost(node)
+            self.flops += node.flops
+            self.costs.append(cost)
+            work += cost.seconds
+            if work >= TICK_SECONDS or len(steps) >= TICK_STEPS:
                 yield Calls(tuple(steps))
-                steps, work = [], 0
+                steps, work = [], 0.0
         if steps:
             yield Calls(tuple(steps))
 
@@ -241,6 +277,7 @@ class _Maker:
             out = self._float_place(node)
             steps.append(Step(function_of(self.forms[node], len(args)), args, out, NOWHERE, (), node))
             self.flops += node.flops
+        self.costs.append(float_cost(len(nodes)))
         stores = [(self.floats[node], self.place[node]) for node in nodes if node in self.boxed]
         forms = tuple([self.forms[node] for node in nodes])
         return Floats(tuple(steps), forms, tuple(loads), tuple(stores), tuple(dead))
@@ -263,8 +300,11 @@ class _Maker:
     def _blocks(self, group: Group) -> Blocks:
         assert group.shape is not None
         layout = layout_of(group)
-        self.buffers.allocate(group.nodes, group.kept, MOST_THREADS * layout.nbytes)
+        self.buffers.allocate(group.nodes, group.kept, _block_bytes(group, layout))
         self.flops += sum(node.flops for node in group.nodes)
+        cost = block_cost(group.nodes, group.kept)
+        self.costs.append(cost)
+        self.shared_seconds += cost.seconds
         dead = tuple(self.place[x] for x in self.buffers.dying(group.nodes))
         inner = {self.place[node] for node in group.nodes if node not in group.kept}
         last_use = {self.place[x]: node for node in group.nodes for x in node.inputs}
@@ -273,6 +313,15 @@ class _Maker:
             ends[last_use[place]].append(place)
         steps = tuple(self._step(node, None)._replace(dead=tuple(ends[node])) for node in group.nodes)
         return Blocks(steps, group.shape, layout, dead)
+
+
+def _block_bytes(group: Group, layout: Layout) -> int:
+    """Blocks of every thread, with the workspace that kernels take for a block; and the parts of reductions, which are
+    put into one array."""
+    own = max((node.scratch_bytes * BLOCK // max(1, node.size) for node in group.nodes if is_member(node)), default=0)
+    assert group.shape is not None
+    folds = [node for node in group.nodes if not is_member(node) and not folds_rows(node)]
+    return MOST_THREADS * (layout.nbytes + own) + 2 * count_of(group.shape) * sum(node.nbytes for node in folds)
 
 
 def kernel_of(node: Node) -> Callable[..., Any]:
@@ -300,7 +349,10 @@ def _forms(groups: Sequence[Group]) -> dict[Node, Form]:
 class _Buffers:
     """Which memory lives when, in one walk over the groups in order."""
 
-    def __init__(self, live: Sequence[Node], groups: Sequence[Group], results: Sequence[Node]) -> None:
+    def __init__(
+        self, live: Sequence[Node], groups: Sequence[Group], results: Sequence[Node], *, reuses: bool = True
+    ) -> None:
+        self._reuses = reuses
         self._owner: dict[Node, Node] = {}
         self._copies: dict[Node, int] = {}
         self._home: dict[Node, int] = {}
@@ -366,7 +418,7 @@ class _Buffers:
         return [x for x in operands if x not in floats and self._last_use.get(x) == at]
 
     def _victim(self, node: Node) -> Node | None:
-        if not isinstance(node.op.kernel, np.ufunc) or node.size < REUSE_FROM:
+        if not self._reuses or not isinstance(node.op.kernel, np.ufunc) or node.size < REUSE_FROM:
             return None
         for x in node.inputs:
             if x.spec == node.spec and _is_fresh(x) and self._end.get(x) == self._home[node]:

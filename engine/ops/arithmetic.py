@@ -24,6 +24,7 @@ from engine.families import (
     binary,
     broadcast_shape,
     composite,
+    like_result,
     over,
     part_dtype,
     same_shape,
@@ -95,6 +96,7 @@ masked_multiply = binary(
     operands=ANYS,
     flops=3,
     scalar="0.0 if {0} == 0.0 else {0} * {1}",
+    scratch=lambda node: node.nbytes + node.size,
 )
 
 
@@ -283,7 +285,7 @@ lerp = define(
     inexact=True,
     family="elementwise",
     flops=lambda out, *shapes: 8 * math.prod(out),
-    scratch=lambda out, *shapes: 5 * math.prod(out),
+    scratch=like_result(3),
     samples=(
         Sample(((3,), (3,), (3,))),
         Sample(((2, 3), (3,), 0.25)),

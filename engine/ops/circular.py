@@ -12,7 +12,7 @@ from engine import attrs
 from engine.core import Node, Refusal, Sample, ops
 from engine.derivative import Slope
 from engine.errors import InvalidGraph
-from engine.families import ANY, LARGEST_ORDER, POINTWISE, binary, composite, costly, over, unary
+from engine.families import ANY, LARGEST_ORDER, POINTWISE, binary, composite, costly, like_result, over, unary
 from engine.limits import Limits
 
 sin = costly(
@@ -216,6 +216,7 @@ spherical_jn = costly(
     operands=ANY,
     attrs={"n": attrs.integer(f"The order, from 0 to {LARGEST_ORDER}.")},
     guard=_bounded_order,
+    scratch=like_result(3),
     samples=(Sample(((3,),), {"n": 0}), Sample(((3,),), {"n": 3})),
     refusals=(Refusal(((3,),), {"n": -1}, "invalid_graph"), Refusal(((3,),), {"n": 10**9}, "invalid_graph")),
 )
@@ -227,6 +228,7 @@ sinc = costly(
     lambda out, x: -math.pi * ops.spherical_jn(math.pi * x, n=1),
     operands=ANY,
     scalar="math.sin(math.pi * {0}) / (math.pi * {0}) if {0} else 1.0",
+    scratch=like_result(2),
 )
 
 spherical_bessel_j0 = composite(

@@ -26,6 +26,7 @@ from engine.derivative import Series, filled, plus
 from engine.errors import DtypeMismatch, InvalidGraph, LimitExceeded, NotDifferentiable, ShapeMismatch
 from engine.families import with_rank
 from engine.loops import Carry, Loop, Results, in_kinds
+from engine.plan import Plan
 from engine.transforms.batch import batch, batch_size, spread
 from engine.transforms.paths import depending
 from engine.transforms.reverse import reverse
@@ -463,8 +464,29 @@ def _loop_flops(out: Shape, *shapes: Shape, body_fn: Body, length: int, **attrs:
     return length * body_fn.plan.flops
 
 
-def _scan_scratch(out: Shape, *shapes: Shape, body_fn: Body, carry: int, **attrs: Any) -> int:
-    return body_fn.plan.peak_bytes // 8 + 1
+def _step_bytes(node: Node) -> int:
+    """What one step makes beside what it is given: the carries that it replaces are those of the result."""
+    plan: Plan = node.attrs["body_fn"].plan
+    return plan.own_bytes
+
+
+def _branch_bytes(node: Node) -> int:
+    """What the larger branch makes beside what it is given, and its results."""
+    return max(0, max(body.plan.own_bytes for body in _branches(node)) - node.nbytes)
+
+
+GUESSED_STEPS = 100
+"""Steps that a while loop is taken for: how many they are is known when it ends, and deadlines look in at each."""
+
+
+def _taken(node: Node) -> list[tuple[int, Plan]]:
+    """The branch that takes longer."""
+    return [(1, max((body.plan for body in _branches(node)), key=lambda plan: plan.seconds))]
+
+
+def _guessed(node: Node) -> list[tuple[int, Plan]]:
+    steps = min(GUESSED_STEPS, node.attrs["max_steps"])
+    return [(steps + 1, node.attrs["cond_fn"].plan), (steps, node.attrs["body_fn"].plan)]
 
 
 scan = define(
@@ -487,7 +509,8 @@ scan = define(
     derivative=Transformed(_scan_taylor, _scan_reverse),
     batch=_scan_batch,
     flops=_loop_flops,
-    scratch=_scan_scratch,
+    scratch=_step_bytes,
+    trips=lambda node: [(node.attrs["length"], node.attrs["body_fn"].plan)],
     family="control",
     samples=(
         Sample(((3,), (4, 3)), {"body_fn": "f"}, "f(h, x) = { new = tanh(h) * x; new, sin(new) }"),
@@ -643,7 +666,8 @@ cond = define(
     derivative=Transformed(_cond_taylor, _cond_reverse),
     batch=_cond_batch,
     flops=lambda out, *shapes, true_fn, false_fn: max(true_fn.plan.flops, false_fn.plan.flops),
-    scratch=lambda out, *shapes, true_fn, false_fn: max(true_fn.plan.peak_bytes, false_fn.plan.peak_bytes) // 8 + 1,
+    scratch=_branch_bytes,
+    trips=_taken,
     family="control",
     samples=(
         Sample((True, (3,)), {"true_fn": "f", "false_fn": "g"}, "f(x) = sin(x)\ng(x) = 2 * x"),
@@ -771,7 +795,8 @@ while_loop = define(
     derivative=Transformed(_while_taylor, _while_reverse),
     batch=_while_batch,
     flops=lambda out, *shapes, body_fn, **attrs: body_fn.plan.flops,
-    scratch=lambda out, *shapes, body_fn, cond_fn, **attrs: body_fn.plan.peak_bytes // 8 + 1,
+    scratch=lambda node: max(node.attrs[name].plan.own_bytes for name in ("body_fn", "cond_fn")),
+    trips=_guessed,
     family="control",
     samples=(
         Sample(((), 3.0), {"cond_fn": "c", "body_fn": "f", "consts": 1}, "c(a, n) = n > 0\nf(a, n) = n - 1"),

@@ -153,11 +153,13 @@ class _Form(NamedTuple):
 
     @property
     def workspace(self) -> int:
-        """Elements of the padded image, of a block of columns and of y, and of a product that is to be added."""
+        """Elements of the padded image, and of a block of columns and of y."""
+        if self.is_pointwise:
+            return 0
         room = math.prod(n + sum(pair) for n, pair in zip(self.size, self.padding, strict=True))
         padded = self.images * self.groups * self.channels * room if any(map(any, self.padding)) else 0
         count = math.prod(self._block) * math.prod(self.places[1:])
-        return padded + self.groups * (count * (self.taps + self.filters) + self.taps * self.filters)
+        return padded + self.groups * count * (self.taps + self.filters)
 
     @property
     def flops(self) -> int:
@@ -341,19 +343,26 @@ def _primitive(name: str, doc: str, roles: tuple[str, str, str], form: Callable[
         canonical=_settled,
         batch=_batch(*roles),
         flops=lambda out, a, b, **attrs: form(a, b, **attrs).flops,
-        scratch=lambda out, a, b, **attrs: _workspace(form(a, b, **attrs), result),
+        scratch=lambda node: (
+            node.dtype.itemsize * _workspace(form(*[x.shape for x in node.inputs], **node.attrs), result)
+        ),
         family="neural",
         **record,
     )
 
 
+def _workspace_bytes(node: Node, form: Callable[..., _Form], result: str) -> int:
+    return node.dtype.itemsize * _workspace(form(*[x.shape for x in node.inputs], **node.attrs), result)
+
+
 def _workspace(form: _Form, result: str) -> int:
+    weights = form.groups * form.taps * form.filters
     if result != "x" or form.margins is None:
-        return form.workspace
+        return form.workspace + (weights if result == "w" else 0)  # products are added up
     back = form._replace(
         channels=form.filters, filters=form.channels, size=form.places, places=form.size, padding=form.margins
     )
-    return back.workspace + form.groups * form.taps * form.filters
+    return back.workspace + weights
 
 
 def _form_of_output(x: Shape, w: Shape, **attrs: Any) -> _Form:

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.core import Node, ops
 from engine.derivative import Slope
-from engine.families import ANY, ANYS, binary, costly, unary
+from engine.families import ANY, ANYS, binary, costly, like_result, unary
 
 exp = costly(
     "exp",
@@ -158,6 +158,7 @@ rsqrt = unary(
     operands=ANY,
     flops=2,
     scalar="1.0 / math.sqrt({0})",
+    scratch=like_result(1),
 )
 
 cbrt = costly(

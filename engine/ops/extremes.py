@@ -118,7 +118,14 @@ def _place_batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> N
     return ops.reshape(node.op(example_rows(args[0]), axis=1), shape=(args[0].shape[0], *node.shape))
 
 
+def _place_bytes(node: Node) -> int:
+    """NumPy turns an axis that is not the last into one."""
+    (x,), axis = node.inputs, node.attrs["axis"]
+    return 0 if axis in (None, x.rank - 1) else x.nbytes
+
+
 PLACE: Attrs = {
+    "scratch": _place_bytes,
     "operands": X,
     "attrs": {"axis": kinds.axis("The axis; the flattened tensor when absent.", None), "keepdims": KEEPDIMS},
     "shape": _place_shape,

@@ -68,6 +68,17 @@ def matrix_of(name: str, shape: Shape) -> tuple[Shape, int, int]:
     return shape[:-2], shape[-2], shape[-1]
 
 
+def matrix_bytes(node: Node) -> int:
+    """Bytes of one matrix of the stack that is factorised: LAPACK gets a copy of each in its turn."""
+    return math.prod(node.inputs[0].shape[-2:]) * node.inputs[0].dtype.itemsize
+
+
+def result_matrix_bytes(node: Node, at: int) -> int:
+    """Bytes of one matrix among those of a result."""
+    spec = node.specs[at]
+    return math.prod(spec.shape[-2:]) * spec.dtype.itemsize
+
+
 def factorisation(name: str, doc: str, kernel: Callable[..., Any], cost: int, **record: Any) -> Op:
     """One matrix, or a stack of them; `cost` operations per m·n·min(m, n)."""
     defaults: dict[str, Any] = {
@@ -78,7 +89,7 @@ def factorisation(name: str, doc: str, kernel: Callable[..., Any], cost: int, **
         "guard": small_enough,
         "batch": batch_same,
         "flops": lambda out, x, **attrs: cost * math.prod(x) * min(x[-2:]),
-        "scratch": lambda out, x, **attrs: math.prod(x) + 4 * x[-2] * x[-1],
+        "scratch": matrix_bytes,
     }
     return define(name, doc, kernel=kernel, **defaults | record)
 
@@ -171,6 +182,12 @@ def _qr_shape(x: Shape, *, mode: str) -> tuple[Shape, Shape]:
     return (*stack, rows, inner), (*stack, inner, columns)
 
 
+def _qr_bytes(node: Node) -> int:
+    """NumPy's copy of the matrices, and one of them and its Q with LAPACK; there is no R yet."""
+    found = node.inputs[0].nbytes + matrix_bytes(node) + result_matrix_bytes(node, 0)
+    return max(0, found - node.specs[1].nbytes)
+
+
 def _smooth_qr(node: Node) -> tuple[Node, Node, Node, bool]:
     """Q, R, the inverse of the square part of R, and whether Q is taller than wide. Raises NotDifferentiable."""
     if node.attrs["mode"] == "complete":
@@ -236,6 +253,7 @@ qr = factorisation(
     results=("Q", "R"),
     shape=_qr_shape,
     derivative=Custom(_qr_forward, _qr_reverse),
+    scratch=_qr_bytes,
     torch="linalg_qr",
     samples=(
         Sample(([[2.0, 0.5, -0.3], [1.0, -1.5, 0.7], [-0.3, 0.4, 1.0]],)),
@@ -265,6 +283,11 @@ def _settled_svd(attrs: Attrs, shape: Shape) -> Attrs:
     """Full is reduced for a square matrix."""
     _, rows, columns = matrix_of("svd", shape)
     return attrs | {"full_matrices": attrs["full_matrices"] and rows != columns}
+
+
+def _svd_bytes(node: Node) -> int:
+    """One matrix and its vectors, with LAPACK."""
+    return matrix_bytes(node) + result_matrix_bytes(node, 0) + result_matrix_bytes(node, 2)
 
 
 def _svd_shape(x: Shape, *, full_matrices: bool) -> tuple[Shape, Shape, Shape]:
@@ -379,6 +402,7 @@ svd = factorisation(
     returns=lambda x, **attrs: (x, part_dtype(x), x),
     shape=_svd_shape,
     derivative=Custom(_svd_forward, _svd_reverse),
+    scratch=_svd_bytes,
     torch="linalg_svd",
     samples=(
         Sample(([[2.0, 0.5, -0.3], [0.5, 1.0, 0.7], [-0.3, 0.4, -0.5]],)),
@@ -480,6 +504,7 @@ eigh = factorisation(
     returns=lambda x, **triangle: (part_dtype(x), x),
     shape=_eigh_shape,
     derivative=Custom(_eigh_forward, _eigh_reverse),
+    scratch=lambda node: node.inputs[0].nbytes + 3 * matrix_bytes(node),
     torch="linalg_eigh",
     attrs=UPLO,
     canonical=_without_triangle,
@@ -510,6 +535,7 @@ eigvalsh = factorisation(
     shape=_eigvalsh_shape,
     returns=part_dtype,
     derivative=Custom(_eigvalsh_forward, _eigvalsh_reverse),
+    scratch=lambda node: node.inputs[0].nbytes + matrix_bytes(node),
     torch="linalg_eigh",
     attrs=UPLO,
     canonical=_without_triangle,

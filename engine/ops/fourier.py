@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from engine.core import Attrs, Graph, Node, Op, Operand, Refusal, Sample, define
 from engine.derivative import Linear, filled
 from engine.errors import InvalidGraph, ShapeMismatch
 from engine.families import ANY, X, batch_shifted, composite, part_dtype, rearranged, resized, span
-from engine.types import DTYPES, Dtype, Shape, Spec, axes_of, axis_of, to_complex
+from engine.types import DTYPES, Dtype, Shape, Spec, axes_of, axis_of, to_complex, to_real
 
 NORM = kinds.choice(
     "Where the sum is divided by n: not in fft (backward), by its root in both (ortho), or in fft (forward).",
@@ -84,9 +85,43 @@ def _complex(x: Dtype, **attrs: Any) -> Dtype:
 
 
 def _flops(out: Shape, x: Shape, *, n: int, axis: int, norm: str) -> int:
-    """The usual count, 5 n log₂ n for each line."""
-    lines = math.prod(x[:axis] + x[axis + 1 :])
-    return 5 * lines * n * max(n - 1, 1).bit_length()
+    """For each line 5 n log₂ n, the usual count, where n is a power of 2; more by its prime factors."""
+    return math.ceil(math.prod(x[:axis] + x[axis + 1 :]) * 2.5 * min(_steps(n), _bluestein_steps(n)))
+
+
+@lru_cache(maxsize=1024)
+def _steps(n: int) -> float:
+    """What pocketfft takes a line of n points for: n times its prime factors, where 4 is one."""
+    found, rest, factor = 0.0, n, 2
+    while rest % 4 == 0:
+        found, rest = found + 4, rest // 4
+    while factor * factor <= rest:
+        while rest % factor == 0:
+            found, rest = found + (factor if factor <= 5 else 1.1 * factor), rest // factor
+        factor += 1
+    return n * (found + (rest if rest <= 5 else 1.1 * rest))
+
+
+def _bluestein_steps(n: int) -> float:
+    """The same of a convolution of lines of more than twice the length, by which it goes around large factors."""
+    return math.inf if n < 50 else 3.0 * _steps(_padded_length(n))
+
+
+def _padded_length(n: int) -> int:
+    length: int = kernels.next_fast_len(2 * n - 1)
+    return length
+
+
+def _is_rough(n: int) -> bool:
+    return _bluestein_steps(n) < _steps(n)
+
+
+def _line_bytes(node: Node) -> int:
+    """The line that is transformed, and its roots of unity; for a length with a large prime factor, the longer lines
+    of Bluestein's convolution."""
+    n, width = node.attrs["n"], 2 * np.dtype(to_real(node.dtype)).itemsize
+    many = 4.0 if node.dtype.kind == node.inputs[0].dtype.kind == "c" else 2.75
+    return math.ceil(width * (many * _padded_length(n) if _is_rough(n) else 0.75 * n))
 
 
 def _kernel(transform: Callable[..., Any], shape: Callable[..., Shape], dtype: Callable[..., Dtype]) -> Any:
@@ -118,7 +153,7 @@ def _transform(name: str, doc: str, transform: Callable[..., Any], adjoint: Call
         batch=batch_shifted("axis"),
         inexact=True,
         flops=_flops,
-        scratch=lambda out, x, **attrs: math.prod(out) + math.prod(x),
+        scratch=_line_bytes,
         family="fourier",
         example=f"{name}(x)",
         **fields,

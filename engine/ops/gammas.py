@@ -27,6 +27,7 @@ from engine.families import (
     broadcast_shape,
     composite,
     costly,
+    like_result,
     order_shape,
     unary,
 )
@@ -99,6 +100,7 @@ lgamma = costly(
     _lgamma,
     lambda out, x: ops.digamma(x),
     at=(0.5, 4.0),
+    scratch=like_result(3),
     aliases=("gammaln",),
 )
 
@@ -108,6 +110,7 @@ digamma = costly(
     _digamma,
     lambda out, x: ops.polygamma(x, n=1),
     at=(0.5, 4.0),
+    scratch=like_result(1),
     aliases=("psi",),
 )
 
@@ -118,7 +121,7 @@ polygamma = unary(
     lambda out, x, *, n: ops.polygamma(x, n=n + 1),
     at=(0.5, 4.0),
     flops=50,
-    scratch=lambda out, x, **attrs: 4 * math.prod(x),
+    scratch=like_result(1),
     shape=order_shape,
     attrs={"n": attrs.integer(f"The order, from 0 to {LARGEST_ORDER}.")},
     order=("n", "x"),
@@ -178,6 +181,7 @@ zeta = binary(
     operands=(Operand("x"), Operand("q", default=1.0)),
     inexact=True,
     flops=50,
+    scratch=like_result(2),
     samples=(*PAIRWISE, Sample(((3,), ())), Sample(([2.0, 4.0, 3.0, -2.5],))),
     torch="special_zeta",
     refusals=MISMATCH,
@@ -242,16 +246,12 @@ def _log_beta_slope(a: Node, b: Node) -> Node:
     return ops.digamma(a) - ops.digamma(a + b)
 
 
-def _workspace(out: Shape, *shapes: Shape, **attrs: Any) -> int:
-    return 8 * math.prod(out)
-
-
 A_AND_B: dict[str, Any] = {
     "at": ((0.5, 4.0),),
     "operands": (Operand("a"), Operand("b")),
     "inexact": True,
-    "flops": 100,
-    "scratch": _workspace,
+    "flops": 700,
+    "scratch": like_result(12),
     "samples": (*PAIRWISE, Sample(([12.0, 0.5, 30.0], [14.0, 20.0, 2.5]))),
     "refusals": MISMATCH,
 }

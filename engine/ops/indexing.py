@@ -19,7 +19,7 @@ from engine import attrs as kinds
 from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Flat, Linear
 from engine.errors import InvalidGraph, InvalidTensor, ShapeMismatch
-from engine.families import ANY, batch_aligned, composite, elements, free, int64, same_shape, structural
+from engine.families import ANY, batch_aligned, composite, elements, free, int64, like_mask, same_shape, structural
 from engine.types import Shape, axis_of
 
 INDICES = Operand("indices", "iu", promotes=False)
@@ -193,6 +193,7 @@ checked_index = define(
     kernel=lambda indices, *, size: checked(indices, size),
     derivative=Flat(),
     batch=batch_aligned,
+    scratch=like_mask,
     family="indexing",
     samples=(Sample(([0, -1, 2],), {"size": 3}), Sample(([[1, 0]],), {"size": 2})),
     refusals=(
@@ -317,6 +318,14 @@ def _sums_by_index(rows: Any, at: Any, size: int) -> Any:
     return out
 
 
+def _sums_bytes(node: Node) -> int:
+    """Indices that count from the front; of rows, the matrix of ones, too."""
+    x, indices = node.inputs
+    if x.size == indices.size:
+        return indices.nbytes + 3 * indices.size
+    return 3 * indices.nbytes + (x.nbytes if node.attrs["axis"] else 0)
+
+
 def _batch_untake(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
     (x, indices), size, axis = args, node.attrs["size"], node.attrs["axis"]
     if not batched[1]:
@@ -343,7 +352,7 @@ untake = define(
     canonical=_settled_untake,
     batch=_batch_untake,
     flops=elements,
-    scratch=lambda out, x, indices, **attrs: math.prod(x) + 3 * math.prod(indices),
+    scratch=_sums_bytes,
     torch="index_add",
     family="indexing",
     samples=(

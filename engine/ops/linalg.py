@@ -55,6 +55,11 @@ def small_enough(limits: Limits, x: Node, *others: Node, **attrs: Any) -> None:
         raise LimitExceeded("linalg_dimension", limits.linalg_dimension, largest, "rows or columns of a matrix")
 
 
+def square_bytes(node: Node) -> int:
+    """Bytes of one matrix of the stack: LAPACK gets a copy of each in its turn."""
+    return node.inputs[0].shape[-1] ** 2 * node.inputs[0].dtype.itemsize
+
+
 def _cubic(times: int) -> Callable[..., int]:
     """A cost of so many operations per n³, for each matrix."""
     return lambda out, x, *others, **attrs: times * math.prod(x) * x[-1]
@@ -69,7 +74,7 @@ def _on_squares(name: str, doc: str, kernel: Callable[..., Any], cost: int, **re
         "guard": small_enough,
         "batch": batch_same,
         "flops": _cubic(cost),
-        "scratch": lambda out, x, **attrs: 2 * x[-1] ** 2,
+        "scratch": lambda node: 2 * square_bytes(node),
         "samples": SQUARES,
         "refusals": NO_SQUARES,
     }
@@ -191,7 +196,7 @@ solve = define(
     batch=_solve_batch,
     guard=small_enough,
     flops=_solve_flops,
-    scratch=lambda out, a, b: a[-1] ** 2 + 2 * math.prod(out),
+    scratch=lambda node: square_bytes(node) + node.dtype.itemsize * math.prod(node.shape[-2:]),
     inexact=True,
     family="linear algebra",
     torch="linalg_solve_ex",
@@ -309,7 +314,7 @@ cofactor = _on_squares(
     cost=24,
     shape=_square_shape("cofactor"),
     derivative=Custom(_cofactor_change, _cofactor_reverse, _cofactor_taylor),
-    scratch=lambda out, x: 3 * math.prod(x),
+    scratch=lambda node: node.nbytes + square_bytes(node),
     samples=(
         *SQUARES,
         Sample(((2, 2),)),
@@ -413,7 +418,7 @@ cofactor_change = define(
     batch=batch_stacked,
     guard=small_enough,
     flops=lambda out, x, t: 24 * math.prod(x) * x[-1] + 8 * math.prod(out) * x[-1],
-    scratch=lambda out, x, t: 5 * math.prod(x) + 4 * math.prod(out),
+    scratch=lambda node: 5 * node.inputs[0].nbytes + 2 * node.nbytes,
     inexact=True,
     family="linear algebra",
     torch="linalg_det_differential",
@@ -443,6 +448,7 @@ det = _on_squares(
     shape=_number_shape("det"),
     # Jacobi's formula; Giles, section 2.2.4, has it for regular matrices.
     derivative=by_slope(lambda out, x: ops.cofactor(x), _last_two),
+    scratch=square_bytes,
     torch="linalg_det",
     samples=(*SQUARES, Sample(([[1.0, 2.0], [2.0, 4.0]],))),
 )
@@ -492,6 +498,7 @@ slogdet = _on_squares(
     shape=_slogdet_shape,
     # Giles, section 2.2.4
     derivative=Custom(_slogdet_forward, _slogdet_reverse),
+    scratch=square_bytes,
     torch="linalg_slogdet",
 )
 
@@ -514,6 +521,7 @@ logdet = _on_squares(
     cost=1,
     shape=_number_shape("logdet"),
     derivative=by_slope(_logdet_slope, _last_two),
+    scratch=square_bytes,
     torch="logdet",
     samples=(
         Sample(([[2.0, 0.5, -0.3], [0.5, 1.0, 0.4], [-0.3, 0.7, 1.5]],)),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,6 +99,42 @@ def _room(shape: Shape, attrs: Attrs) -> int:
     """Elements with padding."""
     folds = _folds_of(shape, attrs)
     return math.prod(shape[: len(shape) - len(folds)]) * math.prod(fold.room for fold in folds)
+
+
+def _between(shape: Shape, attrs: Attrs) -> int:
+    """Elements at most of what is folded so far, with what comes of it next, beside the result."""
+    sizes = _sizes(shape, attrs, _folds_of(shape, attrs))
+    return max(a + b for a, b in pairwise(sizes)) - sizes[-1]
+
+
+def _between_spread(shape: Shape, attrs: Attrs) -> int:
+    """The same of folding back, from what is folded to the plane."""
+    _, *sizes = _sizes(shape, attrs, _folds_of(shape, attrs))
+    room = _room(shape, attrs)
+    return max(a + b for a, b in pairwise([room, *sizes[:-1], 0])) - math.prod(shape)
+
+
+def _sizes(shape: Shape, attrs: Attrs, folds: Sequence[_Fold]) -> list[int]:
+    """Elements of what is allocated as folds are done one after the other: first of the padded operand, if it is."""
+    elements = _room(shape, attrs)
+    sizes = [elements if any(fold.before or fold.after for fold in folds) else 0]
+    for fold in folds:
+        elements = elements // max(1, fold.room) * fold.places
+        sizes.append(elements)
+    return sizes
+
+
+def _argmax_bytes(node: Node) -> int:
+    """Values and places so far, two masks, and the values and places that are chosen next."""
+    (x,), attrs = node.inputs, node.attrs
+    folds = _folds_of(x.shape, attrs)[::-1]
+    held, *sizes = _sizes(x.shape, attrs, folds)
+    most, held = 0, held * x.dtype.itemsize
+    for fold, size in zip(folds, sizes, strict=True):
+        pair = size * (8 + x.dtype.itemsize)
+        most = max(most, held + pair * min(fold.taps - 1, 2) + 2 * size)
+        held = pair
+    return max(0, most - node.nbytes)
 
 
 def _cost(shape: Shape, attrs: Attrs) -> int:
@@ -248,7 +285,7 @@ def _windowed(name: str, doc: str, kernel: Callable[..., Any], **record: Any) ->
         "canonical": _settled,
         "batch": batch_same,
         "flops": lambda out, x, **attrs: _cost(x, attrs),
-        "scratch": lambda out, x, **attrs: 2 * _room(x, attrs),
+        "scratch": lambda node: node.dtype.itemsize * _between(node.inputs[0].shape, node.attrs),
         "family": "neural",
         "samples": FOLDED,
         "refusals": BAD_WINDOWS,
@@ -299,7 +336,7 @@ window_spread = _windowed(
     canonical=_settled_spread,
     derivative=Linear(lambda g, y, *, size, **attrs: ops.window_sum(g, **attrs)),
     flops=lambda out, y, **attrs: _cost(*_spread_of(out, attrs)),
-    scratch=lambda out, y, **attrs: 2 * _room(*_spread_of(out, attrs)),
+    scratch=lambda node: node.dtype.itemsize * _between_spread(*_spread_of(node.shape, node.attrs)),
     torch="avg_pool2D_backward",
     samples=(
         Sample(((4,),), {"size": 5, "kernel_size": 2}),
@@ -322,7 +359,7 @@ window_argmax = _windowed(
     attrs=DILATED,
     returns=int64,
     derivative=Flat(),
-    scratch=lambda out, x, **attrs: 5 * _room(x, attrs),
+    scratch=_argmax_bytes,
     samples=(*FOLDED, Sample(((2, 7),), {"kernel_size": 3, "dilation": 2, "padding": 1})),
 )
 

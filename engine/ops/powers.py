@@ -24,7 +24,7 @@ from engine import attrs
 from engine.core import Attrs, Node, Operand, Refusal, Sample, define, ops
 from engine.derivative import Custom, Series, unbroadcast
 from engine.errors import InvalidGraph, LimitExceeded, ShapeMismatch
-from engine.families import ANY, NUMERIC, batch_same, batch_stacked, composite
+from engine.families import ANY, NUMERIC, batch_same, batch_stacked, composite, like_operand
 from engine.limits import Limits
 from engine.ops.linalg import NO_SQUARES, SQUARES, order_of, small_enough
 from engine.types import Array, Shape, broadcast
@@ -384,7 +384,7 @@ expm = define(
     batch=batch_same,
     guard=small_enough,
     flops=lambda out, x: 24 * math.prod(x) * x[-1],
-    scratch=lambda out, x: 12 * math.prod(x),
+    scratch=like_operand(12),
     inexact=True,
     family="linear algebra",
     aliases=("matrix_exp",),
@@ -459,9 +459,9 @@ def _term_flops(out: Shape, *shapes: Shape, powers: Any, top: tuple[int, ...]) -
     return 32 * math.prod(most + 1 for most in top) ** 2 * math.prod(out) * out[-1]
 
 
-def _term_scratch(out: Shape, *shapes: Shape, powers: Any, top: tuple[int, ...]) -> int:
-    count = math.prod(most + 1 for most in top)
-    return (2 * count**2 + 12 * count) * math.prod(out)
+def _term_scratch(node: Node) -> int:
+    count = math.prod(most + 1 for most in _top(node))
+    return (2 * count**2 + 16 * count) * node.nbytes
 
 
 expm_term = define(

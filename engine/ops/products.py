@@ -120,9 +120,10 @@ def _matmul_flops(out: Shape, a: Shape, b: Shape) -> int:
     return 2 * math.prod(out) * a[-1]
 
 
-def _matmul_scratch(out: Shape, a: Shape, b: Shape) -> int:
+def _matmul_scratch(node: Node) -> int:
     """NumPy copies a matrix that BLAS cannot read, such as a stretched one."""
-    return math.prod(a[-2:]) + math.prod(b[-2:])
+    stretched = [x for x in node.inputs if x.op.view and x.inputs[0].size < x.size]
+    return sum(math.prod(x.shape[-2:]) * x.dtype.itemsize for x in stretched)
 
 
 matmul = define(

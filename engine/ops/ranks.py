@@ -6,7 +6,6 @@ rank changes the pseudo-inverse jumps, and has none.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from engine import attrs
 from engine.core import Attrs, Node, Refusal, Sample, ops
 from engine.derivative import Custom
 from engine.errors import ShapeMismatch
-from engine.families import ANY, ANYS, composite, span
+from engine.families import ANY, ANYS, composite, like_operand, span
 from engine.ops.factorisations import NO_MATRICES, TALL, WIDE, factorisation, matrix_of, of_finite
 from engine.ops.linalg import as_columns, order_of, small_enough
 from engine.ops.spreads import MATRIX_ORDER
@@ -103,7 +102,7 @@ pinv = factorisation(
     shape=_pinv_shape,
     # The rule is its own adjoint, but for the adjoints of what goes in and comes out.
     derivative=Custom(_pinv_forward, lambda node, g: ops.adjoint(_pinv_forward(node, ops.adjoint(g)))),
-    scratch=lambda out, x, **attrs: 4 * math.prod(x),
+    scratch=like_operand(4),
     torch="linalg_pinv",
     samples=(
         Sample((TALL,)),

@@ -46,6 +46,7 @@ def _cumulative_sum_adjoint(g: Node, x: Node, *, axis: int, dtype: str | None, i
 
 
 RUN: Attrs = {
+    "scratch": lambda node: node.nbytes if node.attrs["include_initial"] else 0,
     "operands": ANY,
     "attrs": {
         "axis": kinds.axis("The axis; it may be absent where there is but one.", None),
@@ -230,7 +231,7 @@ def _running_place(name: str, doc: str, fold: Any) -> Op:
         shape=_run_shape,
         returns=int64,
         derivative=Flat(),
-        scratch=lambda out, x, **attrs: 3 * math.prod(x),
+        scratch=lambda node: 2 * node.nbytes + 8 * node.shape[node.attrs["axis"]],
         **ALONG | {"samples": ALONG["samples"][:-1]},
         example=f"{name}(x, axis=0)",
     )

@@ -100,7 +100,7 @@ gather = define(
     canonical=_settled,
     batch=_batch_gather,
     flops=free,
-    scratch=lambda out, x, indices, **attrs: math.prod(x) + 4 * math.prod(indices),
+    scratch=lambda node: node.inputs[1].nbytes,
     family="indexing",
     samples=(
         Sample(((3,), [2, 0, 0, -1])),
@@ -228,7 +228,7 @@ SCATTER: Attrs = {
     "canonical": _settled,
     "batch": _batch_scatter,
     "flops": lambda out, x, indices, *others, **attrs: math.prod(indices),
-    "scratch": lambda out, x, indices, *others, **attrs: 5 * math.prod(indices),
+    "scratch": lambda node: node.inputs[1].nbytes + 3 * node.inputs[1].size,
     "family": "indexing",
     "samples": (
         Sample(((4,), [2, 0, -1], (3,))),

@@ -170,6 +170,7 @@ nan_to_num = unary(
         "posinf": attrs.real("What replaces +∞; the dtype's largest number when absent.", None),
         "neginf": attrs.real("What replaces -∞; the dtype's smallest number when absent.", None),
     },
+    scratch=lambda node: 5 * node.size,
     samples=(Sample(((3,),)), Sample(([1.0, "NaN", "Infinity", "-Infinity"],), {"nan": 2.0, "posinf": 9.0})),
     scalar=_replaced_scalar,
 )

@@ -19,7 +19,7 @@ from engine import attrs
 from engine.core import Node, Refusal, Sample, ops
 from engine.derivative import Slope
 from engine.errors import InvalidGraph
-from engine.families import LARGEST_ORDER, MISMATCH, ORDERS, POINTWISE, binary, costly, nth, order_shape
+from engine.families import LARGEST_ORDER, MISMATCH, ORDERS, POINTWISE, binary, costly, like_result, nth, order_shape
 from engine.types import Shape
 
 # The error function and the normal distribution
@@ -84,7 +84,7 @@ erfcx = nth(
     "exp(x²)·erfc(x), without underflow, or its n-th derivative.",
     _erfcx,
     samples=(*POINTWISE, Sample(([-1.0, 0.2, 0.8, 3.0],), {"n": 2})),
-    scratch=lambda out, x, *, n: (3 * n + 8) * math.prod(out),
+    scratch=lambda node: (3 * node.attrs["n"] + 4) * node.nbytes if node.attrs["n"] else 0,
     torch="special_erfcx",
 )
 
@@ -202,7 +202,7 @@ inverse_mills = nth(
     "inverse_mills",
     "The density of the standard normal distribution over ndtr, the slope of log_ndtr; or its n-th derivative.",
     _inverse_mills,
-    scratch=lambda out, x, *, n: (5 * n + 12) * math.prod(out),
+    scratch=lambda node: (3 * node.attrs["n"] + 7) * node.nbytes,
 )
 
 log_ndtr = costly(
@@ -380,6 +380,7 @@ logit = costly(
     at=(0.2, 0.8),
     shape=_logit_shape,
     attrs={"eps": attrs.real("How far x is kept from 0 and 1; it is not when absent.", None)},
+    scratch=like_result(1),
     samples=(*POINTWISE, Sample(((3,),), {"eps": 0.1}), Sample(([0.05, 0.5, 0.99],), {"eps": 0.1})),
     refusals=(Refusal(((3,),), {"eps": 0.7}, "invalid_graph"),),
     example="logit(x)",
@@ -432,6 +433,7 @@ lambertw = costly(
     at=(-0.2, 2.0),
     attrs={"k": attrs.integer("The branch, 0 or -1.", 0)},
     shape=_branch_shape,
+    scratch=like_result(5),
     samples=(*POINTWISE, Sample(([-0.3, -0.1, -0.02],), {"k": -1})),
     refusals=(Refusal(((3,),), {"k": 1}, "invalid_graph"),),
     example="lambertw(x)",

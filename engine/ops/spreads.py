@@ -24,8 +24,8 @@ from engine.families import (
     WRONG_AXIS,
     composite,
     count_along,
-    elements,
     in_own_dtype,
+    like_operand,
     listed,
     over,
     part_dtype,
@@ -81,7 +81,7 @@ SPREAD: Attrs = {
     "inexact": True,
     "returns": part_dtype,
     "flops": lambda out, x, **attrs: 5 * math.prod(x),
-    "scratch": elements,
+    "scratch": like_operand(2),
     "samples": (
         *FOLDED,
         Sample(((2, 3),), {"axis": 1, "correction": 1}),
@@ -275,7 +275,7 @@ vector_norm = reduction(
     returns=part_dtype,
     torch="linalg_vector_norm",
     flops=lambda out, x, *, ord, **attrs: (3 if ord in (0, 1, 2) or math.isinf(ord) else 22) * math.prod(x),
-    scratch=elements,
+    scratch=like_operand(2),
     samples=(
         *FOLDED,
         *EMPTY,

@@ -18,7 +18,7 @@ from engine.core import Node, Refusal, Sample, define, ops
 from engine.derivative import Custom, Series, plus, unbroadcast
 from engine.errors import ShapeMismatch
 from engine.families import ANY, ANYS, aligned, composite
-from engine.ops.factorisations import NO_MATRICES, factorisation, matrix_of, results_of
+from engine.ops.factorisations import NO_MATRICES, factorisation, matrix_bytes, matrix_of, results_of
 from engine.ops.linalg import as_columns, order_of, small_enough
 from engine.transforms.batch import batch_size
 from engine.types import Array, Shape, broadcast
@@ -144,6 +144,12 @@ def _batch(node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
 TRIANGLE = [[2.0, 0.3, -0.4], [0.5, -1.5, 0.6], [-0.7, 0.8, 1.0]]
 TRIANGLES = [TRIANGLE, [[1.0, 0.0, 0.5], [0.5, 2.0, -0.6], [0.7, 0.1, -1.0]]]
 
+
+def _triangle_and_columns(node: Node) -> int:
+    """What is read of the matrices, and right-hand sides as columns."""
+    return node.inputs[0].nbytes + matrix_bytes(node) + node.nbytes
+
+
 solve_triangular = define(
     "solve_triangular",
     "The x with x1 x = x2, or x x1 = x2, for a triangular x1: as PyTorch's, and x2 may be a vector.",
@@ -159,7 +165,7 @@ solve_triangular = define(
     batch=_batch,
     guard=small_enough,
     flops=lambda out, a, b, **attrs: math.prod(out) * a[-1],
-    scratch=lambda out, a, b, **attrs: math.prod(a) + a[-1] ** 2 + 2 * math.prod(out),
+    scratch=_triangle_and_columns,
     inexact=True,
     family="linear algebra",
     torch="linalg_solve_triangular",
@@ -344,7 +350,7 @@ lu = factorisation(
     holomorphic=True,
     derivative=Custom(_lu_forward, _lu_reverse),
     torch="linalg_lu",
-    scratch=lambda out, x: 2 * math.prod(x) + x[-2] ** 2,
+    scratch=None,
     samples=(
         Sample(([[0.5, 2.0, -0.3], [2.0, -1.5, 0.7], [-0.3, 0.4, 1.0]],)),
         Sample(([[0.3, 0.5], [-2.0, 1.0], [0.4, -1.6]],)),
