@@ -19,8 +19,8 @@ from engine.limits import Limits
 
 def _positive(limits: Limits) -> Limits:
     for name, most in asdict(limits).items():
-        if most < 1:
-            raise ValueError(f"the limit {name} should be 1 or more, got {most}")
+        if most <= 0:
+            raise ValueError(f"the limit {name} should be above 0, got {most}")
     return limits
 
 

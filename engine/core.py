@@ -273,6 +273,10 @@ class Graph:
                 continue
             if len(spec.shape) > limits.rank:
                 raise LimitExceeded("rank", limits.rank, len(spec.shape), f"axes of the result of {op.name}")
+            if max(spec.shape) > limits.dimension:
+                raise LimitExceeded(
+                    "dimension", limits.dimension, max(spec.shape), f"an axis of the result of {op.name}"
+                )
             # An empty tensor may not hide a size that NumPy cannot address.
             if max(spec.size, math.prod(filter(None, spec.shape)) >> 40) > limits.elements:
                 raise LimitExceeded("elements", limits.elements, spec.size, f"elements of the result of {op.name}")
@@ -448,7 +452,7 @@ class Op:
     """Bytes of workspace that the kernel allocates beside its result."""
     pace: float = 4.0
     """Operations (flops) that the kernel gets done in a nanosecond on float64, memory apart (engine.costs)."""
-    overhead: float | None = None
+    overhead: Callable[[Node], float] | None = None
     """Microseconds of a call whatever the sizes, where it is not that of a single call of NumPy."""
     trips: Callable[[Node], Sequence[tuple[int, Any]]] | None = None
     """Of a kernel that steers: the plans that it runs, each with how often."""

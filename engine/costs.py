@@ -21,9 +21,9 @@ from engine.groups import BLOCK, count_of
 
 NANO, MICRO = 1e-9, 1e-6
 
-CACHED_BYTES = 1 << 20
+CACHED_BYTES = 8 << 20
 """What goes through a kernel without leaving the cache."""
-CACHED_PACE, MEMORY_PACE = 40.0, 8.0
+CACHED_PACE, MEMORY_PACE = 30.0, 10.0
 """Bytes in a nanosecond, in the cache and beyond it; what is written there has its pages made as well."""
 
 UFUNC, KERNEL, VIEW, FLOAT, RUN = 0.5, 2.0, 0.6, 0.06, 1.5
@@ -36,7 +36,7 @@ UNLOCKED_FROM = 20e-6
 """Seconds from which a kernel is counted as one that lets other threads run; what is shorter lets go of the
 interpreter's lock and is in the queue for it again at once."""
 
-PACES = {"f2": 0.2, "f4": 2.0, "c8": 0.5, "c16": 0.25}
+PACES = {"f4": 4.0, "c8": 0.5, "c16": 0.25} | dict.fromkeys(("i1", "i2", "i4", "i8"), 3.0)
 """What the pace is times, by dtype; 1 for others."""
 
 
@@ -74,7 +74,7 @@ def step_cost(node: Node) -> Cost:
 def _overhead(node: Node) -> float:
     op = node.op
     if op.overhead is not None:
-        return op.overhead
+        return op.overhead(node)
     return UFUNC if isinstance(op.kernel, np.ufunc) else VIEW if _is_free(node) else KERNEL
 
 
@@ -84,7 +84,7 @@ def _is_free(node: Node) -> bool:
 
 
 def _work(node: Node) -> float:
-    if _is_free(node):
+    if _is_free(node) or not node.size:
         return 0.0
     return _arithmetic(node) + _traffic(node.nbytes + sum([x.nbytes for x in node.inputs]))
 

@@ -154,13 +154,18 @@ class OutOfMemory(EngineError):
     code = "overloaded"
 
 
+def _figure(number: float) -> str:
+    """A count to the last digit, a measure to some."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.6g}"
+
+
 class LimitExceeded(EngineError):
     """A figure past its limit."""
 
     code = "limit_exceeded"
 
     def __init__(self, name: str, maximum: float, actual: float, what: str, *, node: str | None = None) -> None:
-        super().__init__(f"{what}: {actual:,} is over the limit {name} of {maximum:,}", node=node)
+        super().__init__(f"{what}: {_figure(actual)} is over the limit {name} of {_figure(maximum)}", node=node)
         self.name = name
         self.maximum = maximum
         self.actual = actual

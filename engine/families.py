@@ -175,10 +175,11 @@ def unary(
     kernel: Callable[..., Any],
     slope: Callable[..., Slope],
     at: tuple[float, float] = (-2.0, 2.0),
-    flops: int = 1,
+    flops: int | Callable[..., int] = 1,
     **record: Any,
 ) -> Op:
-    """One operand, element by element. `at` is where it is smooth, for samples; `flops` the cost of an element."""
+    """One operand, element by element. `at` is where it is smooth, for samples; `flops` the cost of an element, or of
+    all of them."""
     defaults: dict[str, Any] = {
         "operands": X,
         "inexact": True,
@@ -194,7 +195,7 @@ def unary(
         kernel=kernel,
         derivative=Partials((slope,)),
         domain=(at,),
-        flops=_per_element(flops),
+        flops=flops if callable(flops) else _per_element(flops),
         **defaults | record,
     )
 
@@ -205,10 +206,11 @@ def costly(
     kernel: Callable[..., Any],
     slope: Callable[..., Slope],
     at: tuple[float, float] = (-2.0, 2.0),
+    flops: int = 20,
     **record: Any,
 ) -> Op:
     """A unary op whose kernel is a transcendental function: some twenty operations an element."""
-    return unary(name, doc, kernel, slope, at, flops=20, **record)
+    return unary(name, doc, kernel, slope, at, flops, **record)
 
 
 LARGEST_ORDER = 170
@@ -223,10 +225,14 @@ def order_shape(shape: Shape, *, n: int) -> Shape:
     return shape
 
 
+def _of_order(out: Shape, x: Shape, *, n: int) -> int:
+    return (7_000 if n else 100) * math.prod(out)
+
+
 def nth(name: str, doc: str, kernel: Callable[..., Any], at: tuple[float, float] = (-2.0, 2.0), **record: Any) -> Op:
     """A unary op that is a function or its n-th derivative, for kernels that know a better way than rules would find.
 
-    Counted for order 1 and above, where such a kernel makes some hundreds of passes.
+    From order 1 on such a kernel makes some hundreds of passes.
     """
     defaults: dict[str, Any] = {
         "shape": order_shape,
@@ -236,9 +242,7 @@ def nth(name: str, doc: str, kernel: Callable[..., Any], at: tuple[float, float]
         "scratch": lambda node: 10 * node.nbytes if node.attrs["n"] else 0,
         "example": f"{name}(x)",
     }
-    return unary(
-        name, doc, kernel, lambda out, x, *, n: ops.find(name)(x, n=n + 1), at, flops=2_000, **defaults | record
-    )
+    return unary(name, doc, kernel, lambda out, x, *, n: ops.find(name)(x, n=n + 1), at, _of_order, **defaults | record)
 
 
 def binary(

@@ -23,6 +23,7 @@ class Limits:
     function_depth: int = _at_most(32, "Functions that call one another, or loops within loops, one inside the other.")
     loop_steps: int = _at_most(1_000_000, "Steps of one loop.")
     elements: int = _at_most(100_000_000, "Logical elements of any one tensor; a broadcast view counts in full.")
+    dimension: int = _at_most(2**31 - 1, "Size of one axis of any one tensor, also where another axis is empty.")
     rank: int = _at_most(16, "Axes of any one tensor.")
     arity: int = _at_most(64, "Operands of one node.")
     names: int = _at_most(256, "Inputs of a graph, and outputs of a graph.")

@@ -189,7 +189,7 @@ def make_plan(results: Sequence[Node], live: Sequence[Node] | None = None, *, wa
     if buffers.peak > limits.peak_bytes:
         raise LimitExceeded("peak_bytes", limits.peak_bytes, buffers.peak, "bytes at the planned peak")
     if cost.seconds > limits.cost_seconds:
-        raise LimitExceeded("cost_seconds", limits.cost_seconds, round(cost.seconds, 3), "seconds that this would take")
+        raise LimitExceeded("cost_seconds", limits.cost_seconds, cost.seconds, "seconds that this would take")
     return Plan(
         pieces=pieces,
         template=tuple(maker.template),

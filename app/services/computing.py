@@ -51,6 +51,7 @@ DERIVATIVE = "derivative_"
 """How the forms of the derivative's graph begin."""
 PROGRAMS = 8
 """What part of the room for plans the graphs as they were posted may take beside it: one in so many."""
+TOO_LONG = "bytes of the answer's tensors, which msgpack, or encoding base64, would send in fewer than JSON does"
 DENSE = ("laplacian", "tensors")
 """Calls whose compiling takes time for each element of a tensor."""
 CHARACTERS = 8
@@ -177,7 +178,7 @@ class Computer:
             compiled = compile_question(question, self.settings.limits, clock).lasting()
         size = compiled.answer_bytes
         if size > self.settings.answer_bytes:
-            raise over_limit("answer_bytes", self.settings.answer_bytes, size, "bytes of the answer's tensors")
+            raise over_limit("answer_bytes", self.settings.answer_bytes, size, TOO_LONG)
         planned = Planned(compiled, self.settings)
         self.plans.put(question.signature, planned, compiled.nbytes)
         return planned

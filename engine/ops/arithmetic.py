@@ -232,6 +232,7 @@ floor_divide = binary(
     derivative=Flat(),
     operands=REALS,
     at=((-2.0, 2.0), (0.5, 2.0)),
+    flops=80,
     refusals=MISMATCH,
     scalar="{0} // {1}",
 )
@@ -243,6 +244,7 @@ remainder = binary(
     (lambda out, x, y: 1.0, lambda out, x, y: -ops.floor_divide(x, y)),
     operands=REALS,
     at=((1.1, 1.9), (2.1, 2.9)),
+    flops=40,
     refusals=MISMATCH,
     scalar="{0} % {1}",
     aliases=("mod",),
@@ -262,6 +264,7 @@ fmod = binary(
     (lambda out, x, y: 1.0, _truncated_quotient),
     operands=REALS,
     at=((-2.9, -2.1), (1.1, 1.9)),
+    flops=48,
     refusals=MISMATCH,
 )
 

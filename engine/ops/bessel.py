@@ -58,6 +58,7 @@ def _any_order(letter: str, doc: str, kernel: Callable[..., Any], at: tuple[floa
         lambda x, *, v: kernel(v, x),
         lambda out, x, *, v: _slope_of_order(letter, x, v),
         at=at,
+        flops=1_200,
         attrs={"v": kinds.real(f"The order, from -{LARGEST_ORDER} to {LARGEST_ORDER}.")},
         order=("v", "x"),
         guard=_bounded_order,
@@ -92,6 +93,7 @@ y0 = costly(
     special.y0,
     lambda out, x: _slope_of_order("y", x, 0.0),
     at=RIGHT,
+    flops=60,
     aliases=("bessel_y0",),
 )
 
@@ -101,6 +103,7 @@ y1 = costly(
     special.y1,
     lambda out, x: _slope_of_order("y", x, 1.0),
     at=RIGHT,
+    flops=60,
     aliases=("bessel_y1",),
 )
 
@@ -111,6 +114,7 @@ i0 = costly(
     "Modified Bessel function of the first kind, of order 0.",
     special.i0,
     lambda out, x: _slope_of_order("i", x, 0.0),
+    flops=130,
     aliases=("modified_bessel_i0",),
 )
 
@@ -119,6 +123,7 @@ i1 = costly(
     "Modified Bessel function of the first kind, of order 1.",
     special.i1,
     lambda out, x: _slope_of_order("i", x, 1.0),
+    flops=130,
     aliases=("modified_bessel_i1",),
     torch="special_i1",
 )
@@ -131,6 +136,7 @@ k0 = costly(
     special.k0,
     lambda out, x: _slope_of_order("k", x, 0.0),
     at=RIGHT,
+    flops=130,
     aliases=("modified_bessel_k0",),
 )
 
@@ -140,6 +146,7 @@ k1 = costly(
     special.k1,
     lambda out, x: _slope_of_order("k", x, 1.0),
     at=RIGHT,
+    flops=130,
     aliases=("modified_bessel_k1",),
 )
 

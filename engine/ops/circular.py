@@ -41,6 +41,7 @@ tan = costly(
     at=(-1.0, 1.0),
     operands=ANY,
     scalar="math.tan({0})",
+    pace=16.0,
 )
 
 asin = costly(
@@ -51,6 +52,7 @@ asin = costly(
     at=(-0.8, 0.8),
     operands=ANY,
     scalar="math.asin({0})",
+    pace=16.0,
     aliases=("arcsin",),
 )
 
@@ -62,6 +64,7 @@ acos = costly(
     at=(-0.8, 0.8),
     operands=ANY,
     scalar="math.acos({0})",
+    pace=16.0,
     aliases=("arccos",),
 )
 
@@ -72,6 +75,7 @@ atan = costly(
     lambda out, x: ops.reciprocal(x * x + 1.0),
     operands=ANY,
     scalar="math.atan({0})",
+    pace=16.0,
     aliases=("arctan",),
 )
 
@@ -82,6 +86,7 @@ sinh = costly(
     lambda out, x: ops.cosh(x),
     operands=ANY,
     scalar="math.sinh({0})",
+    pace=16.0,
 )
 
 cosh = costly(
@@ -91,6 +96,7 @@ cosh = costly(
     lambda out, x: ops.sinh(x),
     operands=ANY,
     scalar="math.cosh({0})",
+    pace=16.0,
 )
 
 tanh = costly(
@@ -100,6 +106,7 @@ tanh = costly(
     lambda out, x: 1.0 - out * out,
     operands=ANY,
     scalar="math.tanh({0})",
+    pace=16.0,
 )
 
 asinh = costly(
@@ -109,6 +116,7 @@ asinh = costly(
     lambda out, x: ops.rsqrt(x * x + 1.0),
     operands=ANY,
     scalar="math.asinh({0})",
+    pace=8.0,
     aliases=("arcsinh",),
 )
 
@@ -121,6 +129,7 @@ acosh = costly(
     at=(1.5, 3.0),
     operands=ANY,
     scalar="math.acosh({0})",
+    pace=8.0,
     aliases=("arccosh",),
 )
 
@@ -132,6 +141,7 @@ atanh = costly(
     at=(-0.8, 0.8),
     operands=ANY,
     scalar="math.atanh({0})",
+    pace=8.0,
     aliases=("arctanh",),
 )
 
@@ -172,6 +182,7 @@ atan2 = binary(
     inexact=True,
     flops=40,
     scalar="math.atan2({0}, {1})",
+    pace=15.0,
     aliases=("arctan2",),
 )
 
@@ -182,7 +193,7 @@ hypot = binary(
     (lambda out, x, y: over(x, out), lambda out, x, y: over(y, out)),
     at=((0.5, 2.0),),
     inexact=True,
-    flops=10,
+    flops=60,
     scalar="math.hypot({0}, {1})",
 )
 
@@ -217,6 +228,7 @@ spherical_jn = costly(
     attrs={"n": attrs.integer(f"The order, from 0 to {LARGEST_ORDER}.")},
     guard=_bounded_order,
     scratch=like_result(3),
+    flops=300,
     samples=(Sample(((3,),), {"n": 0}), Sample(((3,),), {"n": 3})),
     refusals=(Refusal(((3,),), {"n": -1}, "invalid_graph"), Refusal(((3,),), {"n": 10**9}, "invalid_graph")),
 )
@@ -229,6 +241,7 @@ sinc = costly(
     operands=ANY,
     scalar="math.sin(math.pi * {0}) / (math.pi * {0}) if {0} else 1.0",
     scratch=like_result(2),
+    flops=80,
 )
 
 spherical_bessel_j0 = composite(

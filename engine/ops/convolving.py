@@ -36,6 +36,9 @@ Pairs = tuple[tuple[int, int], ...]
 BLOCK = 1 << 20
 """Elements of the columns that are copied at a time (measured: more gains nothing, less makes thin products)."""
 
+COLUMN_FLOPS = 8
+"""What it takes to move an element, in operations that BLAS would get done meanwhile."""
+
 
 # Attributes
 
@@ -163,7 +166,9 @@ class _Form(NamedTuple):
 
     @property
     def flops(self) -> int:
-        return 2 * self.images * math.prod(self.places) * self.groups * self.taps * self.filters
+        """Those of the products, and some for each element of the columns, which are put together first."""
+        columns = self.images * math.prod(self.places) * self.groups * self.taps
+        return columns * (2 * self.filters + (0 if self.is_pointwise else COLUMN_FLOPS))
 
 
 def _form(x: Shape, w: Shape, y: Shape | None, *, groups: int, **rest: Any) -> _Form:
@@ -346,6 +351,7 @@ def _primitive(name: str, doc: str, roles: tuple[str, str, str], form: Callable[
         scratch=lambda node: (
             node.dtype.itemsize * _workspace(form(*[x.shape for x in node.inputs], **node.attrs), result)
         ),
+        pace=15.0,
         family="neural",
         **record,
     )

@@ -22,6 +22,7 @@ exp = costly(
     lambda out, x: out,
     operands=ANY,
     scalar="math.exp({0})",
+    pace=16.0,
 )
 
 
@@ -37,6 +38,7 @@ exp2 = costly(
     lambda out, x: math.log(2.0) * out,
     operands=ANY,
     scalar="math.exp2({0})",
+    pace=16.0,
 )
 
 expm1 = costly(
@@ -46,6 +48,7 @@ expm1 = costly(
     lambda out, x: out + 1.0,
     operands=ANY,
     scalar="math.expm1({0})",
+    pace=16.0,
 )
 
 log = costly(
@@ -56,6 +59,7 @@ log = costly(
     at=(0.5, 2.0),
     operands=ANY,
     scalar="math.log({0})",
+    pace=16.0,
 )
 
 log1p = costly(
@@ -65,6 +69,7 @@ log1p = costly(
     lambda out, x: ops.reciprocal(x + 1.0),
     at=(-0.5, 2.0),
     operands=ANY,
+    pace=16.0,
     torch="log1_p",
     scalar="math.log1p({0})",
 )
@@ -77,6 +82,7 @@ log2 = costly(
     at=(0.5, 2.0),
     operands=ANY,
     scalar="math.log2({0})",
+    pace=16.0,
 )
 
 log10 = costly(
@@ -87,6 +93,7 @@ log10 = costly(
     at=(0.5, 2.0),
     operands=ANY,
     scalar="math.log10({0})",
+    pace=16.0,
 )
 
 
@@ -113,7 +120,7 @@ logaddexp = binary(
     (lambda out, x, y: ops.sigmoid(x - y), lambda out, x, y: ops.sigmoid(y - x)),
     operands=ANYS,
     inexact=True,
-    flops=40,
+    flops=80,
     scalar=LOGADDEXP,
 )
 
@@ -126,7 +133,7 @@ logaddexp2 = binary(
         lambda out, x, y: ops.sigmoid(math.log(2.0) * (y - x)),
     ),
     inexact=True,
-    flops=40,
+    flops=80,
 )
 
 
@@ -167,4 +174,5 @@ cbrt = costly(
     np.cbrt,
     lambda out, x: ops.reciprocal(3.0 * out * out),
     at=(0.5, 2.0),
+    pace=16.0,
 )

@@ -90,6 +90,7 @@ def factorisation(name: str, doc: str, kernel: Callable[..., Any], cost: int, **
         "batch": batch_same,
         "flops": lambda out, x, **attrs: cost * math.prod(x) * min(x[-2:]),
         "scratch": matrix_bytes,
+        "overhead": lambda node: 10.0 + 3.0 * math.prod(node.inputs[0].shape[:-2]),
     }
     return define(name, doc, kernel=kernel, **defaults | record)
 
@@ -254,6 +255,7 @@ qr = factorisation(
     shape=_qr_shape,
     derivative=Custom(_qr_forward, _qr_reverse),
     scratch=_qr_bytes,
+    pace=28.0,
     torch="linalg_qr",
     samples=(
         Sample(([[2.0, 0.5, -0.3], [1.0, -1.5, 0.7], [-0.3, 0.4, 1.0]],)),
@@ -403,6 +405,7 @@ svd = factorisation(
     shape=_svd_shape,
     derivative=Custom(_svd_forward, _svd_reverse),
     scratch=_svd_bytes,
+    pace=45.0,
     torch="linalg_svd",
     samples=(
         Sample(([[2.0, 0.5, -0.3], [0.5, 1.0, 0.7], [-0.3, 0.4, -0.5]],)),
@@ -430,6 +433,7 @@ svdvals = factorisation(
     shape=_svdvals_shape,
     returns=part_dtype,
     derivative=Custom(_svdvals_forward, _svdvals_reverse),
+    pace=11.0,
     torch="linalg_svd",
     samples=(
         Sample((TALL,)),
@@ -505,6 +509,7 @@ eigh = factorisation(
     shape=_eigh_shape,
     derivative=Custom(_eigh_forward, _eigh_reverse),
     scratch=lambda node: node.inputs[0].nbytes + 3 * matrix_bytes(node),
+    pace=45.0,
     torch="linalg_eigh",
     attrs=UPLO,
     canonical=_without_triangle,
@@ -536,6 +541,7 @@ eigvalsh = factorisation(
     returns=part_dtype,
     derivative=Custom(_eigvalsh_forward, _eigvalsh_reverse),
     scratch=lambda node: node.inputs[0].nbytes + matrix_bytes(node),
+    pace=20.0,
     torch="linalg_eigh",
     attrs=UPLO,
     canonical=_without_triangle,
@@ -587,6 +593,7 @@ cholesky = factorisation(
     attrs={"upper": attrs.boolean("Whether the factor is the upper triangular one.", False)},
     shape=_cholesky_shape,
     derivative=Custom(_cholesky_forward, _cholesky_reverse),
+    pace=36.0,
     torch="linalg_cholesky_ex",
     domain=((0.5, 2.0),),
     samples=(

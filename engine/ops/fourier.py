@@ -153,6 +153,7 @@ def _transform(name: str, doc: str, transform: Callable[..., Any], adjoint: Call
         batch=batch_shifted("axis"),
         inexact=True,
         flops=_flops,
+        pace=9.0,
         scratch=_line_bytes,
         family="fourier",
         example=f"{name}(x)",

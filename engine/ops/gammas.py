@@ -101,6 +101,7 @@ lgamma = costly(
     lambda out, x: ops.digamma(x),
     at=(0.5, 4.0),
     scratch=like_result(3),
+    flops=480,
     aliases=("gammaln",),
 )
 
@@ -111,6 +112,7 @@ digamma = costly(
     lambda out, x: ops.polygamma(x, n=1),
     at=(0.5, 4.0),
     scratch=like_result(1),
+    flops=80,
     aliases=("psi",),
 )
 
@@ -120,7 +122,7 @@ polygamma = unary(
     _polygamma,
     lambda out, x, *, n: ops.polygamma(x, n=n + 1),
     at=(0.5, 4.0),
-    flops=50,
+    flops=600,
     scratch=like_result(1),
     shape=order_shape,
     attrs={"n": attrs.integer(f"The order, from 0 to {LARGEST_ORDER}.")},
@@ -180,7 +182,7 @@ zeta = binary(
     at=((1.5, 4.0), (0.5, 3.0)),
     operands=(Operand("x"), Operand("q", default=1.0)),
     inexact=True,
-    flops=50,
+    flops=800,
     scratch=like_result(2),
     samples=(*PAIRWISE, Sample(((3,), ())), Sample(([2.0, 4.0, 3.0, -2.5],))),
     torch="special_zeta",
@@ -296,7 +298,7 @@ A_AND_X: dict[str, Any] = {
     "at": ((0.5, 3.0), (0.5, 4.0)),
     "operands": (Operand("a"), Operand("x")),
     "inexact": True,
-    "flops": 200,
+    "flops": 600,
     "refusals": MISMATCH,
 }
 

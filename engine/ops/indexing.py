@@ -353,6 +353,7 @@ untake = define(
     batch=_batch_untake,
     flops=elements,
     scratch=_sums_bytes,
+    pace=0.4,
     torch="index_add",
     family="indexing",
     samples=(

@@ -60,6 +60,11 @@ def square_bytes(node: Node) -> int:
     return node.inputs[0].shape[-1] ** 2 * node.inputs[0].dtype.itemsize
 
 
+def by_matrix(node: Node) -> float:
+    """What LAPACK's own way to each matrix of a stack takes."""
+    return 8.0 + 0.15 * math.prod(node.shape[:-2])
+
+
 def _cubic(times: int) -> Callable[..., int]:
     """A cost of so many operations per n³, for each matrix."""
     return lambda out, x, *others, **attrs: times * math.prod(x) * x[-1]
@@ -75,6 +80,7 @@ def _on_squares(name: str, doc: str, kernel: Callable[..., Any], cost: int, **re
         "batch": batch_same,
         "flops": _cubic(cost),
         "scratch": lambda node: 2 * square_bytes(node),
+        "overhead": by_matrix,
         "samples": SQUARES,
         "refusals": NO_SQUARES,
     }
@@ -114,6 +120,7 @@ inv = _on_squares(
     shape=_square_shape("inv"),
     # Giles, section 2.2.3
     derivative=Custom(_inv_forward, _inv_reverse),
+    pace=14.0,
     torch="linalg_inv_ex",
     aliases=("inverse",),
 )
@@ -198,6 +205,8 @@ solve = define(
     flops=_solve_flops,
     scratch=lambda node: square_bytes(node) + node.dtype.itemsize * math.prod(node.shape[-2:]),
     inexact=True,
+    pace=30.0,
+    overhead=by_matrix,
     family="linear algebra",
     torch="linalg_solve_ex",
     samples=(
@@ -315,6 +324,7 @@ cofactor = _on_squares(
     shape=_square_shape("cofactor"),
     derivative=Custom(_cofactor_change, _cofactor_reverse, _cofactor_taylor),
     scratch=lambda node: node.nbytes + square_bytes(node),
+    pace=80.0,
     samples=(
         *SQUARES,
         Sample(((2, 2),)),
@@ -420,6 +430,7 @@ cofactor_change = define(
     flops=lambda out, x, t: 24 * math.prod(x) * x[-1] + 8 * math.prod(out) * x[-1],
     scratch=lambda node: 5 * node.inputs[0].nbytes + 2 * node.nbytes,
     inexact=True,
+    pace=40.0,
     family="linear algebra",
     torch="linalg_det_differential",
     samples=(
@@ -449,6 +460,7 @@ det = _on_squares(
     # Jacobi's formula; Giles, section 2.2.4, has it for regular matrices.
     derivative=by_slope(lambda out, x: ops.cofactor(x), _last_two),
     scratch=square_bytes,
+    pace=30.0,
     torch="linalg_det",
     samples=(*SQUARES, Sample(([[1.0, 2.0], [2.0, 4.0]],))),
 )
@@ -499,6 +511,7 @@ slogdet = _on_squares(
     # Giles, section 2.2.4
     derivative=Custom(_slogdet_forward, _slogdet_reverse),
     scratch=square_bytes,
+    pace=30.0,
     torch="linalg_slogdet",
 )
 
@@ -522,6 +535,7 @@ logdet = _on_squares(
     shape=_number_shape("logdet"),
     derivative=by_slope(_logdet_slope, _last_two),
     scratch=square_bytes,
+    pace=30.0,
     torch="logdet",
     samples=(
         Sample(([[2.0, 0.5, -0.3], [0.5, 1.0, 0.4], [-0.3, 0.7, 1.5]],)),

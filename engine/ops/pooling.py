@@ -337,6 +337,7 @@ window_spread = _windowed(
     derivative=Linear(lambda g, y, *, size, **attrs: ops.window_sum(g, **attrs)),
     flops=lambda out, y, **attrs: _cost(*_spread_of(out, attrs)),
     scratch=lambda node: node.dtype.itemsize * _between_spread(*_spread_of(node.shape, node.attrs)),
+    pace=0.3,
     torch="avg_pool2D_backward",
     samples=(
         Sample(((4,),), {"size": 5, "kernel_size": 2}),
@@ -360,6 +361,7 @@ window_argmax = _windowed(
     returns=int64,
     derivative=Flat(),
     scratch=_argmax_bytes,
+    pace=0.15,
     samples=(*FOLDED, Sample(((2, 7),), {"kernel_size": 3, "dilation": 2, "padding": 1})),
 )
 

@@ -139,6 +139,7 @@ matmul = define(
     links=_matmul_links,
     flops=_matmul_flops,
     scratch=_matmul_scratch,
+    pace=45.0,
     family="products",
     torch="mm",
     samples=(
@@ -292,6 +293,7 @@ tensordot = _product(
     "Sum of products over several axes: the last of x1 with the first of x2, or those that are listed.",
     lambda x, y, *, axes: _met(x, y, _meeting(axes, x, y), "tensordot"),
     attrs={"axes": attrs.nested_integers("How many axes, or a list of axes of x1 and one of x2.", 2)},
+    pace=35.0,
     samples=(
         Sample(((2, 3, 4), (3, 4, 5))),
         Sample(((2, 3), (3, 4)), {"axes": 1}),

@@ -98,6 +98,7 @@ def _median(name: str, doc: str, skips_nan: bool) -> Op:
         shape=reduced_shape,
         inexact=True,
         flops=lambda out, x, **attrs: 8 * math.prod(x),
+        pace=1.2,
         scratch=lambda node: node.inputs[0].nbytes + node.inputs[0].size,
         samples=(
             *FOLDED,

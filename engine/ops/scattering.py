@@ -101,6 +101,7 @@ gather = define(
     batch=_batch_gather,
     flops=free,
     scratch=lambda node: node.inputs[1].nbytes,
+    pace=0.6,
     family="indexing",
     samples=(
         Sample(((3,), [2, 0, 0, -1])),
@@ -256,6 +257,7 @@ scatter = define(
     operands=(*ANY, INDICES, BESIDE),
     kernel=_scatter,
     derivative=Linear(_scatter_adjoint, fixed=(1,)),
+    pace=0.2,
     **SCATTER,
     example="scatter(x, [[0, 2], [1, 0]], 1, axis=1)",
 )
@@ -266,6 +268,7 @@ scatter_add = define(
     operands=(Operand("x", "iufc"), INDICES, Operand("updates", "iufc")),
     kernel=_scatter_add,
     derivative=Linear(_scatter_add_adjoint, fixed=(1,)),
+    pace=0.2,
     **SCATTER,
     example="scatter_add(x, [[0, 2], [1, 0]], 1, axis=1)",
 )

@@ -91,6 +91,7 @@ argsort = define(
     batch=_batch_argsort,
     flops=comparisons,
     scratch=lambda node: 4 * node.shape[node.attrs["axis"]] if node.shape else 0,
+    pace=0.15,
     family="sorting",
     samples=ORDERS,
     refusals=NO_AXIS,
@@ -265,6 +266,7 @@ sorted_place = define(
     batch=_batch_place,
     flops=lambda out, x1, x2, **attrs: math.prod(x2) * x1[-1].bit_length(),
     scratch=_place_bytes,
+    pace=0.15,
     family="sorting",
     samples=(
         Sample(([1.0, 2.0, 2.0, 3.5], [0.5, 2.0, 9.0])),

@@ -33,13 +33,14 @@ def _bell(x: Node) -> Node:
     return ops.exp(-(x * x))
 
 
-erf = costly("erf", "The error function.", special.erf, lambda out, x: TWO_OVER_ROOT_PI * _bell(x))
+erf = costly("erf", "The error function.", special.erf, lambda out, x: TWO_OVER_ROOT_PI * _bell(x), flops=60)
 
 erfc = costly(
     "erfc",
     "1 - erf(x), exact where that is next to 0.",
     special.erfc,
     lambda out, x: -TWO_OVER_ROOT_PI * _bell(x),
+    flops=60,
 )
 
 
@@ -155,6 +156,7 @@ erfinv = costly(
     special.erfinv,
     lambda out, x: 1.0 / TWO_OVER_ROOT_PI * ops.exp(out * out),
     at=(-0.8, 0.8),
+    flops=60,
 )
 
 
@@ -168,6 +170,7 @@ ndtr = costly(
     "The distribution function of the standard normal distribution.",
     special.ndtr,
     lambda out, x: _density(x),
+    flops=60,
     torch="special_ndtr",
 )
 
@@ -210,6 +213,7 @@ log_ndtr = costly(
     "The logarithm of ndtr, exact far to the left.",
     special.log_ndtr,
     lambda out, x: ops.inverse_mills(x),
+    flops=110,
     torch="special_log_ndtr",
 )
 
@@ -267,6 +271,7 @@ exp1 = costly(
     special.exp1,
     lambda out, x: -ops.exp(-x) * ops.reciprocal(x),
     at=(0.5, 3.0),
+    flops=1_400,
 )
 
 

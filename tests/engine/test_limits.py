@@ -36,6 +36,19 @@ def expanded(size: int, limits: Limits) -> Any:
     return compiled_question("value", chain(size - 1), {"x": 0.5}, limits=limits)
 
 
+def timed(size: int, limits: Limits) -> Any:
+    """A loop of some steps, under a limit of the seconds that so many as the maximum take."""
+    text = "f(x) = x + 1\nscan(f, x, length={})"
+    if limits.cost_seconds != 1_000:
+        return compiled_question("value", text.format(size), {"x": 0.5}, limits=limits)
+    seconds = compiled_question("value", text.format(1_000), {"x": 0.5}).plan.seconds
+    try:
+        return timed(size, replace(limits, cost_seconds=seconds))
+    except LimitExceeded as error:
+        assert error.maximum == seconds < error.actual
+        raise LimitExceeded("cost_seconds", 1_000, size, "steps") from error
+
+
 def stacked(size: int, limits: Limits) -> Any:
     return ask("value", {"nodes": [node("y", "stack", *["x"] * size)]}, {"x": 1.0}, limits=limits)
 
@@ -86,6 +99,8 @@ REQUESTS = [
     Request("loop_steps", zeros("f(x) = x + 1\nscan(f, x, length=N)", x=1.0), label="scan"),
     Request("loop_steps", zeros("f(i, x) = x + 1\nfori_loop(0, N, f, x)", x=1.0), label="fori_loop"),
     Request("loop_steps", counting_up, label="while_loop"),
+    Request("cost_seconds", timed, maximum=1_000),
+    Request("dimension", zeros("zeros([0, N])")),
     Request("elements", zeros("broadcast_to(x, [N])", x=1.0), label="result"),
     Request("elements", zeros("zeros([N])"), label="created"),
     Request("elements", zeros("repeat(x, N)", x=[1.0]), label="repeated"),
