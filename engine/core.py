@@ -277,9 +277,13 @@ class Graph:
                 raise LimitExceeded(
                     "dimension", limits.dimension, max(spec.shape), f"an axis of the result of {op.name}"
                 )
-            # An empty tensor may not hide a size that NumPy cannot address.
-            if max(spec.size, math.prod(filter(None, spec.shape)) >> 40) > limits.elements:
+            if spec.size > limits.elements:
                 raise LimitExceeded("elements", limits.elements, spec.size, f"elements of the result of {op.name}")
+            # An empty tensor may not hide a size that NumPy cannot address.
+            if not spec.size and (hidden := math.prod(filter(None, spec.shape))) >> 40 > limits.elements:
+                raise LimitExceeded(
+                    "elements", limits.elements, hidden, f"elements, but for an empty axis, of {op.name}"
+                )
         self.count(1)
         node = Node(self, op, inputs, attrs, specs, weak, value)
         self.nodes.append(node)

@@ -153,6 +153,15 @@ class Program:
                     open_ones.append(needs[0])
         return found
 
+    @cached_property
+    def written_out(self) -> int:
+        """Statements, those of a function as often as it is called: 2ⁿ where each of n functions calls the one before
+        twice."""
+        counts: dict[str, int] = {}
+        for name in self.captures:  # in which those that are called come first
+            counts[name] = _count(self.by_name[name].body.statements, counts)
+        return _count(self.statements, counts)
+
     def within(self, name: str) -> Program:
         """The body of a function, with all functions at hand."""
         if name not in self._bodies:
@@ -288,6 +297,11 @@ def results_of(statement: Statement, functions: Mapping[str, Function]) -> tuple
     function = functions.get(statement.attrs.get(op.named_by, "")) if op.named_by else None
     names = op.results if function is None else tuple(name.replace(".", "_") for name, _ in function.body.outputs)
     return names if len(names) > 1 else ()
+
+
+def _count(statements: Sequence[Statement], counts: Mapping[str, int]) -> int:
+    """How many statements these are with those of the functions that they name, which are so many in each."""
+    return sum(1 + sum(counts.get(name, 0) for name in each.functions) for each in statements)
 
 
 def _refs(statement: Statement) -> Iterable[Ref]:
@@ -620,6 +634,11 @@ def build(program: Program, specs: Mapping[str, Spec], graph: Graph, marks: Iter
     Statements called in `marks` become nodes of their own, shared with no equal one: they are to be differentiated
     with respect to. `specs` may hold inputs that the graph does not use.
     """
+    if program.functions and program.written_out > graph.limits.expanded_nodes:
+        most = graph.limits.expanded_nodes
+        raise LimitExceeded(
+            "expanded_nodes", most, program.written_out, "nodes of functions, each time they are called"
+        )
     for name in program.inputs:
         if name not in specs:
             users = (each.id for each in program.statements if any(ref.name == name for ref in program.refs_of(each)))

@@ -1,5 +1,4 @@
-"""Every limit: one below it and at it a request passes, one above it is refused by its name, and nothing of that size is
-made.
+"""Every limit: one below it and at it a request passes, one above it is refused by its name, and in little memory.
 
 A row is a limit, its setting, and a request for so many of what it counts. A test holds the rows against the limits
 there are.
