@@ -32,8 +32,6 @@ from engine.plan import MOST_THREADS
 SAMPLES, SECONDS = 15, 0.6
 """How many runs a median is of, and how long they may take together."""
 
-LARGE_BYTES = 10_000_000
-"""Peaks below this are not worth a word."""
 
 
 class Found(NamedTuple):

@@ -288,8 +288,10 @@ def _settled_svd(attrs: Attrs, shape: Shape) -> Attrs:
 
 
 def _svd_bytes(node: Node) -> int:
-    """One matrix and its vectors, with LAPACK."""
-    return matrix_bytes(node) + result_matrix_bytes(node, 0) + result_matrix_bytes(node, 2)
+    """One matrix and its vectors, with LAPACK, and what it divides and conquers in: three squares."""
+    (x,) = node.inputs
+    squares = 3 * min(x.shape[-2:]) ** 2 * x.dtype.itemsize
+    return matrix_bytes(node) + result_matrix_bytes(node, 0) + result_matrix_bytes(node, 2) + squares
 
 
 def _svd_shape(x: Shape, *, full_matrices: bool) -> tuple[Shape, Shape, Shape]:

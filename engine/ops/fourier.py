@@ -120,7 +120,7 @@ def _line_bytes(node: Node) -> int:
     """The line that is transformed, and its roots of unity; for a length with a large prime factor, the longer lines
     of Bluestein's convolution."""
     n, width = node.attrs["n"], 2 * np.dtype(to_real(node.dtype)).itemsize
-    many = 4.0 if node.dtype.kind == node.inputs[0].dtype.kind == "c" else 2.75
+    many = 3.5 if node.dtype.kind == node.inputs[0].dtype.kind == "c" else 2.75
     return math.ceil(width * (many * _padded_length(n) if _is_rough(n) else 0.75 * n))
 
 

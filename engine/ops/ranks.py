@@ -102,7 +102,7 @@ pinv = factorisation(
     shape=_pinv_shape,
     # The rule is its own adjoint, but for the adjoints of what goes in and comes out.
     derivative=Custom(_pinv_forward, lambda node, g: ops.adjoint(_pinv_forward(node, ops.adjoint(g)))),
-    scratch=like_operand(4),
+    scratch=like_operand(5),
     pace=45.0,
     torch="linalg_pinv",
     samples=(

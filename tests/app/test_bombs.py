@@ -37,7 +37,6 @@ class Bomb(NamedTuple):
 def text(
     name: str, expression: str, code: str = LIMIT, limit: str = "", path: str = "/grad/value", **more: Any
 ) -> Bomb:
-    path = more.pop("path", "/grad/value")
     return Bomb(name, {"expression": expression, "inputs": {"x": 2}} | more, code, limit, path)
 
 
