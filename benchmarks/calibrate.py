@@ -33,7 +33,6 @@ SAMPLES, SECONDS = 15, 0.6
 """How many runs a median is of, and how long they may take together."""
 
 
-
 class Found(NamedTuple):
     """An estimate and what was measured, in one unit."""
 

@@ -34,7 +34,7 @@ REUSE_FROM = 1 << 10
 TICK_FLOPS = 1 << 22
 TICK_SECONDS = 0.002
 TICK_STEPS, TICK_FLOATS = 1 << 9, 1 << 13
-"""Work between two looks at the clock, some milliseconds: operations, seconds as estimated, steps that call NumPy, steps
+"""Work between two looks at the clock, some milliseconds: operations, estimated seconds, steps that call NumPy, steps
 over floats."""
 
 LEAST_FLOATS = 4

@@ -31,7 +31,6 @@ from engine.families import (
     order_shape,
     unary,
 )
-from engine.types import Shape
 
 gamma = costly(
     "gamma",

@@ -1,4 +1,4 @@
-"""What plans say of their time: that it grows with the work, where it cannot be stopped, and where it holds the lock."""
+"""What plans say of their time: how it grows with the work, where it cannot be stopped, and where it holds the lock."""
 
 from __future__ import annotations
 
