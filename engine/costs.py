@@ -128,6 +128,6 @@ def block_cost(nodes: Sequence[Node], kept: Sequence[Node]) -> Cost:
     outside = {x for node in nodes for x in node.inputs} - own
     calls = MICRO * BLOCK_CALL * count * len(nodes)
     far = sum(x.nbytes for x in outside) + sum(node.nbytes for node in kept)
-    near = 8 * BLOCK * 3 * count * len(nodes)
+    near = 3 * BLOCK * count * sum(node.dtype.itemsize for node in nodes)
     work = math.fsum(map(_arithmetic, nodes)) + NANO * (far / MEMORY_PACE + near / CACHED_PACE)
     return Cost(calls + work, (calls + work) / max(1, count), calls)
