@@ -446,6 +446,8 @@ class Op:
     """Complex results have derivatives by complex operands as they have by real ones; those of conj do not."""
     view: bool = False
     """The result may share the first operand's memory."""
+    fills: bool = False
+    """The kernel takes `out` as ufuncs do: memory for the result, which may be that of an operand."""
     owns: bool = False
     """The result is in fresh memory, which a later step may write over; so are those of ufuncs and of pointwise ops."""
     packs: bool = False
@@ -474,6 +476,11 @@ class Op:
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+    @property
+    def takes_out(self) -> bool:
+        """Whether the kernel writes its result where it is told to."""
+        return self.fills or isinstance(self.kernel, np.ufunc)
 
     @property
     def is_variadic(self) -> bool:

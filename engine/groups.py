@@ -12,8 +12,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from engine.core import CONSTANT, INPUT, Node
 from engine.types import Dtype, Shape
 
@@ -156,7 +154,7 @@ def layout_of(group: Group) -> Layout:
     for node in group.nodes:
         free += [targets[x] for x in dict.fromkeys(node.inputs) if last_use[x] is node and targets.get(x, OWN) >= 0]
         targets[node] = OUTSIDE if node in group.kept else OWN
-        if targets[node] == OWN and isinstance(node.op.kernel, np.ufunc):
+        if targets[node] == OWN and node.op.takes_out:
             targets[node] = _slot(node.dtype, free, slots)
     return Layout(tuple(targets[node] for node in group.nodes), tuple(slots))
 

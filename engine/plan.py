@@ -418,7 +418,7 @@ class _Buffers:
         return [x for x in operands if x not in floats and self._last_use.get(x) == at]
 
     def _victim(self, node: Node) -> Node | None:
-        if not self._reuses or not isinstance(node.op.kernel, np.ufunc) or node.size < REUSE_FROM:
+        if not self._reuses or not node.op.takes_out or node.size < REUSE_FROM:
             return None
         for x in node.inputs:
             if x.spec == node.spec and _is_fresh(x) and self._end.get(x) == self._home[node]:

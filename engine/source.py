@@ -134,9 +134,9 @@ def written_block(piece: Blocks) -> Callable[..., None]:
         if step.node.op.fold is not None:
             source.lines.append(f"f{step.out}.put(at, index, {operands})")
             continue
-        kernel, fills = source.kernel(step), isinstance(step.kernel, np.ufunc)
+        kernel = source.kernel(step)
         out = text[step.out] = f"y{step.out}" if target == OUTSIDE else f"s{target}" if target >= 0 else f"v{step.out}"
-        if target >= 0 or (fills and target == OUTSIDE):
+        if target >= 0 or (step.node.op.takes_out and target == OUTSIDE):
             source.lines.append(f"{kernel}({operands}, out={out})")
         else:
             source.lines.append(f"{out}{'[...]' if target == OUTSIDE else ''} = {kernel}({operands})")

@@ -7,6 +7,7 @@ multiply; the smooth ones are written in sigmoid, tanh and ndtr, whose slopes st
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -163,11 +164,12 @@ gelu = composite(
 relu = unary(
     "relu",
     "The larger of x and 0; its slope at 0 is 0.",
-    lambda x: np.maximum(x, 0),
-    lambda out, x: x > 0,
+    lambda x, out=None: np.maximum(x, 0, out=out),
+    lambda out, x: out > 0,  # not x > 0, so that x need not be kept
     operands=REAL,
     inexact=False,
     scalar="{0} if {0} > 0.0 or {0} != {0} else 0.0",
+    fills=True,
 )
 
 relu6 = unary(
@@ -409,22 +411,50 @@ glu = composite(
 # Softmax
 
 
+SHORT = 32
+"""Elements of a last axis up to which columns pay: along rows NumPy's reductions begin anew with each, some 50 ns."""
+
+
+def _is_short(shape: Shape, axis: tuple[int, ...]) -> bool:
+    return len(shape) > 1 and axis == (len(shape) - 1,) and 0 < shape[-1] <= SHORT
+
+
+def _by_columns(kernel: Callable[[Any, tuple[int, ...]], Any]) -> Callable[..., Any]:
+    """A kernel that goes along columns where rows are short: up to seven times as fast, the two copies included."""
+
+    def run(x: Any, *, axis: tuple[int, ...], **cast: None) -> Any:
+        if not _is_short(x.shape, axis):
+            return kernel(x, axis)
+        last = x.ndim - 1
+        columns = np.ascontiguousarray(x.transpose(last, *range(last)))
+        return np.ascontiguousarray(kernel(columns, (0,)).transpose(*range(1, x.ndim), 0))
+
+    return run
+
+
 def _below_largest(x: Any, axis: tuple[int, ...]) -> Any:
     """x less its largest element, in memory of its own: exp of it cannot overflow."""
-    return np.asarray(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
+    return np.asarray(x - np.maximum.reduce(x, axis=axis, keepdims=True, initial=-np.inf))
 
 
-def _softmax(x: Any, *, axis: tuple[int, ...], **cast: None) -> Any:
+@_by_columns
+def _softmax(x: Any, axis: tuple[int, ...]) -> Any:
     out = _below_largest(x, axis)
     np.exp(out, out=out)
-    out /= np.sum(out, axis=axis, keepdims=True)
+    out /= np.add.reduce(out, axis=axis, keepdims=True)
     return out
 
 
-def _log_softmax(x: Any, *, axis: tuple[int, ...], **cast: None) -> Any:
+@_by_columns
+def _log_softmax(x: Any, axis: tuple[int, ...]) -> Any:
     out = _below_largest(x, axis)
-    out -= np.log(np.sum(np.exp(out), axis=axis, keepdims=True))
+    out -= np.log(np.add.reduce(np.exp(out), axis=axis, keepdims=True))
     return out
+
+
+def _softmax_scratch(node: Node) -> int:
+    """The columns, and what they become, or exp of the whole: two at once at the most."""
+    return node.nbytes * (2 if _is_short(node, node.attrs["axis"]) else 1)
 
 
 def _dot(t: Node, weights: Node, node: Node) -> Node:
@@ -462,6 +492,7 @@ SOFT: Attrs = {
     "batch": batch_shifted("axis"),
     "family": "neural",
     "flops": lambda out, x, **attrs: 25 * math.prod(x),
+    "scratch": _softmax_scratch,
     "samples": (
         Sample(((3,),)),
         Sample(((2, 3),)),
@@ -489,7 +520,6 @@ log_softmax = define(
     "The logarithm of softmax, exact where softmax is next to 0.",
     kernel=_log_softmax,
     derivative=Custom(_log_softmax_forward, _log_softmax_reverse),
-    scratch=like_operand(1),
     **SOFT,
     example="log_softmax(x, axis=-1)",
 )

@@ -18,26 +18,34 @@ FEW, MANY = 1 << 10, 1 << 16
 """Elements between which choosing by bits pays: NumPy's where branches at each element, and mispredicts every other."""
 
 
-def _where(condition: Any, x: Any, y: Any) -> Any:
+def _where(condition: Any, x: Any, y: Any, out: Any = None) -> Any:
     """np.where without branches: the bits of a number times a truth value, or of two numbers under a mask."""
     bits = BITS.get(x.dtype.name)
+    to = None if out is None or bits is None else out.view(bits)
     if (
         bits is None
         or condition.size < FEW
         or condition.shape != np.broadcast_shapes(condition.shape, x.shape, y.shape)
     ):
-        return np.where(condition, x, y)
+        return _whole(np.where(condition, x, y), out)
     if _is_nothing(y):
-        return np.multiply(x.view(bits), condition).view(x.dtype)
+        return np.multiply(x.view(bits), condition, out=to).view(x.dtype)
     if _is_nothing(x):
-        return np.multiply(y.view(bits), ~condition).view(x.dtype)
+        return np.multiply(y.view(bits), ~condition, out=to).view(x.dtype)
     if condition.size > MANY:
-        return np.where(condition, x, y)
+        return _whole(np.where(condition, x, y), out)
     mask = condition.astype(bits)
     np.negative(mask, out=mask)
     mask &= np.bitwise_xor(x.view(bits), y.view(bits))
-    mask ^= y.view(bits)
-    return mask.view(x.dtype)
+    return np.bitwise_xor(mask, y.view(bits), out=mask if to is None else to).view(x.dtype)
+
+
+def _whole(result: Any, out: Any) -> Any:
+    """A result, in the memory where it is to be."""
+    if out is None:
+        return result
+    out[...] = result
+    return out
 
 
 def _is_nothing(x: Any) -> bool:
@@ -73,6 +81,7 @@ where = define(
     example="where(x > 0, x, 0)",
     scalar="{1} if {0} else {2}",
     pointwise=True,
+    fills=True,
 )
 
 CLIP = "m if (m := {0} if {0} >= {1} or {0} != {0} else {1}) <= {2} or m != m else {2}"

@@ -299,7 +299,7 @@ def test_groups_hold_no_more_than_was_planned() -> None:
 
 
 def test_what_fails_in_a_block_stops_all_threads_and_is_named(small_blocks: None) -> None:
-    def broken(*operands: Any) -> Any:
+    def broken(*operands: Any, out: Any) -> Any:
         raise ValueError("no")
 
     compiled = compiled_question("value", "a = sin(x); b = a * x", {"x": np.ones(100)}, outputs=["b"])
