@@ -4,7 +4,7 @@ How a shape falls into blocks depends on the shape alone, every block is compute
 each is put together in the blocks' order: so the bits are the same for any number of threads, and on every run. Sums
 over blocks are as accurate as sums of the whole: NumPy's are pairwise within a block, and over the blocks' again.
 
-NumPy lets go of the interpreter's lock inside a call, so threads share the arithmetic. They are started for the run.
+NumPy lets go of the interpreter's lock inside a call, so threads share the arithmetic.
 Between two calls a thread needs the lock, so little stands there: a block is one function of source (engine.source).
 """
 
@@ -13,7 +13,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,30 +28,68 @@ Index: TypeAlias = tuple[slice, ...]
 EVERYTHING = slice(None)
 
 
+MOST_HELPERS = 32
+"""Threads that help runs, in the whole process."""
+
+
+@cache
+def _helpers() -> ThreadPoolExecutor:
+    """Started one by one, as they are needed, and kept: to start a thread takes longer than a small part of a run."""
+    return ThreadPoolExecutor(MOST_HELPERS, "helper")
+
+
 class Team:
-    """The threads of one run, started when they are first needed."""
+    """The threads of one run: the one that it began in, and helpers, as far as there are any free."""
 
     def __init__(self, threads: int, tick: Tick | None) -> None:
         self.threads = min(threads, MOST_THREADS)
         self.tick = tick
-        self._pool: ThreadPoolExecutor | None = None
 
-    def together(self, work: Callable[[Tick | None], None]) -> None:
-        """Do `work` in every thread. This one takes part, and it alone looks at the clock. Raises what any raises."""
-        if self.threads > 1 and self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads - 1)
-        others = [self._pool.submit(work, None) for _ in range(self.threads - 1)] if self._pool is not None else []
+    def each(self, count: int, begin: Callable[[], Callable[[int], None]]) -> None:
+        """Do what `begin` gives for every number below `count`. It is called once in each thread.
+
+        The thread that calls takes part, it alone looks at the clock, and it waits for no helper that has not begun.
+        Raises what any of them raises.
+        """
+        task = _Task(count, begin)
+        helpers = [_helpers().submit(task.help) for _ in range(min(self.threads, count) - 1)]
         try:
-            work(self.tick)
+            task.work(self.tick)
         finally:
-            for other in others:
-                other.exception()
-        for other in others:
-            other.result()
+            task.begin = None
+            begun = [each for each in helpers if not each.cancel()]
+            wait(begun)
+        for each in begun:
+            each.result()
 
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
+
+class _Task:
+    """What the threads of a team share: they take number after number, until none is left or one has failed."""
+
+    def __init__(self, count: int, begin: Callable[[], Callable[[int], None]]) -> None:
+        self.count = count
+        self.begin: Callable[[], Callable[[int], None]] | None = begin
+        """None when all is done: a helper that comes too late must not hold on to arrays."""
+        self._next = itertools.count()
+        self._failed = False
+
+    def help(self) -> None:
+        self.work(None)
+
+    def work(self, tick: Tick | None) -> None:
+        begin = self.begin
+        if begin is None:
+            return
+        try:
+            do = begin()
+            with np.errstate(all="ignore"):
+                while not self._failed and (at := next(self._next)) < self.count:
+                    if tick is not None:
+                        tick()
+                    do(at)
+        except BaseException:
+            self._failed = True
+            raise
 
 
 class Fault(Exception):
@@ -65,7 +104,7 @@ class Fault(Exception):
 def run_blocks(piece: Blocks, values: Sequence[Any], team: Team) -> list[tuple[int, Array]]:
     """The values that are kept, with their places. Raises Fault, and what the clock raises."""
     work = _Work(piece, values)
-    team.together(work.run)
+    team.each(len(work.blocks), work.begin)
     return list(work.results())
 
 
@@ -88,23 +127,12 @@ class _Work:
         self.operands = [_Operand(values[place], piece.shape) for place in piece.outside]
         self.kept = {step.out: np.empty(piece.shape, step.node.dtype) for step in piece.kept}
         self.folds = {step.out: _Folded(step.node, len(self.blocks)) for step in piece.folds}
-        self._next = itertools.count()
-        self._failed = False
 
-    def run(self, tick: Tick | None) -> None:
-        """Compute blocks as long as there are any left."""
-        slots = _Slots(self.dtypes)
-        try:
-            with np.errstate(all="ignore"):
-                while not self._failed and (at := next(self._next)) < len(self.blocks):
-                    if tick is not None:
-                        tick()
-                    self._block(at, slots)
-        except BaseException:
-            self._failed = True
-            raise
+    def begin(self) -> Callable[[int], None]:
+        """What computes a block, in memory of its own."""
+        return partial(self._block, _Slots(self.dtypes))
 
-    def _block(self, at: int, slots: _Slots) -> None:
+    def _block(self, slots: _Slots, at: int) -> None:
         index = self.blocks[at]
         cells = [operand.at(index) for operand in self.operands]
         kept = [array[index] for array in self.kept.values()]

@@ -45,12 +45,8 @@ def run(
     spread over `threads`, which changes no bit. Raises SingularMatrix, InvalidTensor (an index out of range), and what
     `watch` raises.
     """
-    team = Team(threads, tick)
-    try:
-        with np.errstate(all="ignore"):
-            return _Run(team, watch).graph(plan, inputs)
-    finally:
-        team.close()
+    with np.errstate(all="ignore"):
+        return _Run(Team(threads, tick), watch).graph(plan, inputs)
 
 
 class _Run:
