@@ -8,6 +8,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from app.commands import arguments, run
 from app.http.protocol import Protocol
@@ -77,9 +78,16 @@ def quiet(app: FastAPI) -> FastAPI:
     Compiling makes many small objects that live a moment: with Python's own figures a third of the time of a large
     graph went into looking for garbage among them.
     """
+    limit_blas(app.state.settings.blas_threads)
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
     return app
+
+
+def limit_blas(threads: int) -> None:
+    """Give BLAS so many threads, in this process, from now on; 0 changes nothing."""
+    if threads:
+        threadpool_limits(threads, user_api="blas")
 
 
 if __name__ == "__main__":

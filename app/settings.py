@@ -138,6 +138,10 @@ class Settings(BaseSettings):
     run_threads: int = Field(0, ge=0)
     """Threads over which large elementwise work of one run is spread; 0 takes one for each core."""
 
+    blas_threads: int = Field(1, ge=0)
+    """Threads of BLAS for one product of matrices; 0 leaves it to BLAS. Above 1 they wait by spinning, which slows all
+    that runs beside them, and last bits depend on their number."""
+
     workers: int = Field(1, ge=0)
     """Processes that serve, each with its own caches and threads; 0 is one per core. Above 1 the store is SQLite's."""
 

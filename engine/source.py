@@ -1,6 +1,6 @@
 """Plans as Python source: a function that does what the interpreter of a plan does, with nothing between two steps.
 
-It pays from the second run on (compiling takes some five microseconds a step), and gives the same bits, by the same
+It pays from the second run on (compiling takes some eight microseconds a step), and gives the same bits, by the same
 kernels and the same forms (engine.floats). What goes into the source are variables, as v12, literals, the forms of ops,
 and names of what is bound beside it; no posted text.
 
@@ -30,7 +30,8 @@ from engine.plan import NOWHERE, STEERS, TICK_FLOPS, Blocks, Calls, Floats, Piec
 from engine.types import Array
 
 MOST_CALLS, MOST_STEPS = 1 << 10, 1 << 16
-"""Of one function: steps that call NumPy, and steps over floats, which take some 20 ns."""
+"""Of one function: steps that call NumPy, and steps over floats, which take some 20 ns. In pieces the latter take half
+as long again; but compiling takes 3 kB a step for a moment, and holds the interpreter."""
 
 FUNCTION = re.compile(r"math_\w+")
 """What forms name of `math`, as a variable of its own: that is found sooner than by way of the module."""
@@ -112,13 +113,9 @@ def _uses(pieces: Sequence[Piece], results: Iterable[int]) -> Counter[int]:
 def _written_floats(piece: Floats, template: Sequence[Any], left: Sequence[int]) -> Callable[[list[Any]], None]:
     """A function that runs one piece on the list of values, in which it leaves what stands at `left`."""
     stored = [out for _, out in piece.stores]
-    source = _Source(template, _uses([piece], [*left, *stored]))
-    made = {step.out for step in piece.steps} | {out for _, out in piece.loads}
-    for place in sorted(place for place in source.uses if place not in made and template[place] is None):
-        if place not in stored:
-            source.put(place, f"values[{place}]")
+    source = _Source(template, _uses([piece], stored), left)
     source.floats(piece)
-    source.lines += [f"values[{place}] = {source.value(place)}" for place in (*left, *stored)]
+    source.lines += [f"values[{place}] = {source.value(place)}" for place in stored]
     source.lines += [f"values[{place}] = None" for place in piece.dead]
     return source.function("values", "return")
 
@@ -158,11 +155,16 @@ def _tree_text(tree: Any, results: Sequence[str], source: _Source) -> str:
 
 
 class _Source:
-    """A function as it is being written. `uses` tells how often each value is yet to be read."""
+    """A function as it is being written. `uses` tells how often each value is yet to be read.
 
-    def __init__(self, template: Sequence[Any], uses: Counter[int]) -> None:
+    Of a piece of a plan: what is not made in it is read where it is needed, and what is `left` for later pieces is laid
+    down where it is made, from and to the list of values.
+    """
+
+    def __init__(self, template: Sequence[Any], uses: Counter[int], left: Iterable[int] = ()) -> None:
         self.template = template
         self.uses = uses
+        self.left = frozenset(left)
         self.lines: list[str] = []
         self.names: dict[str, Any] = {"array": np.array, "asarray": np.asarray}
         self.arrays: set[int] = set()
@@ -179,10 +181,17 @@ class _Source:
         return name
 
     def put(self, place: int, text: str) -> None:
-        """Give the value of `text` a variable."""
+        """Give the value of `text` a variable, perhaps one whose value `text` reads for the last time."""
         for ended in self._ended:
             heapq.heappush(self._free, ended)
         self._ended.clear()
+        self._assign(place, text)
+        if place in self.left:
+            self.lines.append(f"values[{place}] = v{self._variables[place]}")
+            if not self.uses[place]:
+                self._ended.append(self._variables[place])
+
+    def _assign(self, place: int, text: str) -> None:
         if not self._free:
             self._free.append(self._count)
             self._count += 1
@@ -193,6 +202,8 @@ class _Source:
         """What stands for a value that is read: its variable, or the name of a constant, or a literal."""
         constant = self.template[place]
         if constant is None:
+            if place not in self._variables:
+                self._assign(place, f"values[{place}]")
             self.uses[place] -= 1
             if not self.uses[place]:
                 self._ended.append(self._variables[place])

@@ -9,7 +9,9 @@ from dataclasses import fields
 
 import pytest
 from pydantic import ValidationError
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from app.__main__ import limit_blas
 from app.settings import Settings
 from engine.limits import Limits
 from tests.conftest import ROOT
@@ -76,3 +78,10 @@ def test_a_wrong_setting_ends_the_process_with_a_message(name: str, value: str) 
     assert "Traceback" not in done.stderr
     assert "GRADWIRE" in done.stderr
     assert name.removeprefix("GRADWIRE_").removeprefix("LIMITS__").lower() in done.stderr
+
+
+def test_blas_has_the_threads_that_are_set() -> None:
+    with threadpool_limits(user_api="blas"):  # puts back what was
+        for threads, expected in ((2, 2), (1, 1), (0, 1)):
+            limit_blas(threads)
+            assert {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"} == {expected}

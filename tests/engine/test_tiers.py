@@ -219,8 +219,31 @@ def test_roads_agree_on_every_op(case: Case, small_blocks: None) -> None:
     for found, plain in zip(first, expected, strict=True):
         assert (found.dtype, found.shape) == (plain.dtype, plain.shape)
         assert are_alike(found, plain), f"{case}: {found!r}, expected {plain!r}"
-    for threads in (1, 2, 4):
+    for threads in (1, 2, 5):
         assert_equal(run(plan, scene.arrays, threads=threads), first)
+
+
+@every_case
+def test_source_agrees_on_every_op(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as one function, which shares variables and writes over what dies: bit for bit what the steps give."""
+    monkeypatch.setattr(planning, "REUSE_FROM", 2)
+    monkeypatch.setattr(planning, "LEAST_FLOATS", 1)
+    monkeypatch.setattr(groups, "BLOCKS_FROM", math.inf)
+    scene = properties.Derived(case)
+    nodes = [*scene.results, *(scene.forward(scene.t, scene.gradient()) if case.moving else [])]
+    plan = make_plan(nodes)
+    first = run(plan, scene.arrays)
+    for found, plain in zip(first, whole(nodes, scene.arrays), strict=True):
+        assert are_alike(found, plain), f"{case}: {found!r}, expected {plain!r}"
+    if not source.is_short(plan):
+        assert plan.flops > planning.TICK_FLOPS or any(step.node.op.steers for step in plan.steps)
+        return
+    with np.errstate(all="ignore"):
+        for _ in range(2):
+            assert_equal(source.written_plan(plan)(scene.arrays), first)
+        tree = source.written_answer(plan, [(at,) for at in range(len(nodes))])(scene.arrays)
+    assert [isinstance(each, float) for each in tree] == [*plan.floats]
+    assert_equal([np.asarray(each) for each in tree], first)
 
 
 def are_alike(found: Array, expected: Array) -> bool:
