@@ -56,8 +56,10 @@ def _is_fine(tree: Tree) -> bool:
     """Whether all numbers of a tree are finite."""
     if isinstance(tree, float):
         return math.isfinite(tree)
-    if isinstance(tree, dict | list):
-        return all(map(_is_fine, tree.values() if isinstance(tree, dict) else tree))
+    if isinstance(tree, dict):
+        return all(map(_is_fine, tree.values()))
+    if isinstance(tree, list):
+        return all(map(_is_fine, tree))
     return not isinstance(tree, np.ndarray) or is_finite(tree)
 
 

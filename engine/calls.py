@@ -297,13 +297,16 @@ def _alarms(scene: Scene) -> dict[Node, Notice]:
     return dict(zip(nodes, alarms.values(), strict=True))
 
 
+LEAVES = (Node, Place, np.ndarray, float)
+
+
 def map_tree(tree: Tree, leaf: Callable[[Any], Any]) -> Tree:
     """The same tree with `leaf` applied to its nodes, places, arrays or floats; integers and strings in it stay."""
     if isinstance(tree, dict):
         return {name: map_tree(each, leaf) for name, each in tree.items()}
     if isinstance(tree, list):
         return [map_tree(each, leaf) for each in tree]
-    return leaf(tree) if isinstance(tree, Node | Place | np.ndarray | float) else tree
+    return leaf(tree) if isinstance(tree, LEAVES) else tree
 
 
 def _output_names(derived: Tree, taken: set[str]) -> dict[str, Node]:
