@@ -297,7 +297,7 @@ def _alarms(scene: Scene) -> dict[Node, Notice]:
     return dict(zip(nodes, alarms.values(), strict=True))
 
 
-LEAVES = (Node, Place, np.ndarray, float)
+LEAVES = (float, np.ndarray, Node, Place)
 
 
 def map_tree(tree: Tree, leaf: Callable[[Any], Any]) -> Tree:
