@@ -454,7 +454,7 @@ def _log_softmax(x: Any, axis: tuple[int, ...]) -> Any:
 
 def _softmax_scratch(node: Node) -> int:
     """The columns, and what they become, or exp of the whole: two at once at the most."""
-    return node.nbytes * (2 if _is_short(node, node.attrs["axis"]) else 1)
+    return node.nbytes * (2 if _is_short(node.shape, node.attrs["axis"]) else 1)
 
 
 def _dot(t: Node, weights: Node, node: Node) -> Node:
