@@ -3,6 +3,9 @@
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from tempfile import TemporaryDirectory
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,6 +15,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from app.commands import arguments, run
 from app.http.protocol import Protocol
+from app.logs import install
 from app.main import create_app
 from app.services.graphs import Graphs
 from app.services.keys import Keys, KeysUnusable
@@ -47,29 +51,41 @@ def serve(settings: Settings) -> None:
         sys.exit("GRADWIRE_WORKERS above 1 needs a store that they share: GRADWIRE_STORE=sqlite")
     if workers > 1:
         graphs.close()
-    uvicorn.run(
-        "app.__main__:worker" if workers > 1 else quiet(create_app(settings, graphs)),
-        factory=workers > 1,
-        workers=workers,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http=Protocol,
-        log_level=settings.log_level,
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(settings.forwarded),
-        forwarded_allow_ips=list(settings.forwarded),
-        timeout_keep_alive=settings.keep_alive_seconds,
-        timeout_graceful_shutdown=settings.grace_seconds,
-        # A kernel may hold the interpreter for some seconds: that is no reason to end a process.
-        timeout_worker_healthcheck=int(settings.seconds) + 30,
-    )
+    log = install(settings.log_format, settings.log_level)
+    with sharing_figures() if workers > 1 else nullcontext():
+        uvicorn.run(
+            "app.__main__:worker" if workers > 1 else quiet(create_app(settings, graphs, log)),
+            factory=workers > 1,
+            workers=workers,
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http=Protocol,
+            log_config=None,  # it logs as all of this process does
+            log_level=settings.log_level,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(settings.forwarded),
+            forwarded_allow_ips=list(settings.forwarded),
+            timeout_keep_alive=settings.keep_alive_seconds,
+            timeout_graceful_shutdown=settings.grace_seconds,
+            # A kernel may hold the interpreter for some seconds: that is no reason to end a process.
+            timeout_worker_healthcheck=int(settings.seconds) + 30,
+        )
 
 
 def worker() -> FastAPI:
     """The application of one process out of several."""
-    return quiet(create_app())
+    settings = Settings()
+    return quiet(create_app(settings, log=install(settings.log_format, settings.log_level)))
+
+
+@contextmanager
+def sharing_figures() -> Iterator[None]:
+    """Give the processes that are started here a directory for what they count; the environment may name another."""
+    with TemporaryDirectory(prefix="gradwire-") as directory:
+        os.environ.setdefault("GRADWIRE_FIGURES_PATH", directory)
+        yield
 
 
 def quiet(app: FastAPI) -> FastAPI:

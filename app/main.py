@@ -20,11 +20,16 @@ from app.http.direct import install_direct
 from app.http.documenting import install_openapi
 from app.http.guard import Guard, open_paths
 from app.http.headers import Cors, NoSniffing
-from app.http.routers import gradients, graphs, health, pages, reference
+from app.http.routers import gradients, graphs, health, metrics, pages, reference
+from app.http.tracing import TELEMETRY
+from app.http.watching import install_watching
+from app.logs import Log
 from app.problems import Problem
 from app.services.answers import Answers
+from app.services.figures import Figures
 from app.services.graphs import Graphs
 from app.services.keys import Keys
+from app.services.sharing import Shared
 from app.services.tasks import Gone
 from app.settings import Settings
 from app.stores import StoreFailed
@@ -42,13 +47,17 @@ examples that run: open one and press *Try it out*.
 async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     app.state.graphs.open()
     await app.state.answers.start()
-    yield {"settings": app.state.settings}  # which the protocol sees, too
+    async with app.state.shared:
+        yield {"settings": app.state.settings}  # which the protocol sees, too
     app.state.answers.close()
     app.state.graphs.close()
 
 
-def create_app(settings: Settings | None = None, registered: Graphs | None = None) -> FastAPI:
-    """The service under these settings, or under those of the environment."""
+ROUTERS = (gradients.router, graphs.router, reference.router, health.router, metrics.router, pages.router)
+
+
+def create_app(settings: Settings | None = None, registered: Graphs | None = None, log: Log | None = None) -> FastAPI:
+    """The service under these settings, or under those of the environment. Without a log requests leave no lines."""
     settings = settings or Settings()
     app = FastAPIOffline(
         title="Gradwire",
@@ -60,6 +69,7 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
         redirect_slashes=False,
         static_url=pages.STATIC,
         lifespan=_lifespan,
+        telemetry=TELEMETRY,
     )
     # What is added last comes first.
     app.add_middleware(Bounds, settings=settings)
@@ -70,7 +80,11 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
     app.state.settings = settings
     app.state.graphs = registered or Graphs(settings)
     app.state.answers = Answers(settings, app.state.graphs)
-    for router in (gradients.router, graphs.router, reference.router, health.router, pages.router):
+    app.state.figures = Figures()
+    computer = app.state.answers.computer
+    app.state.figures.observe_caches(plans=computer.plans, programs=computer.programs, graphs=app.state.graphs.cache)
+    app.state.shared = Shared(app.state.figures, settings.figures_path)
+    for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(Problem, problems.on_problem)
     app.add_exception_handler(EngineError, problems.on_engine_error)
@@ -82,4 +96,5 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
     app.add_exception_handler(Exception, problems.on_crash)
     install_direct(app, gradients.router)
     install_openapi(app, open_paths(settings) if settings.keyed else None)
+    install_watching(app, ROUTERS, log if settings.log_requests else None)
     return app

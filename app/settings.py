@@ -81,7 +81,16 @@ class Settings(BaseSettings):
     """Origins, with commas, whose pages may use the service from a browser; `*` for all."""
 
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
-    """Least severe messages that are logged."""
+    """Least severe messages that are logged; a request is info, or error where the service is to blame."""
+
+    log_format: Literal["text", "json"] = "text"
+    """The log as lines for eyes or as JSON objects; the image takes JSON."""
+
+    log_requests: bool = True
+    """Log a line for every request, without its query and its values."""
+
+    figures_path: Path | None = None
+    """Directory in which several processes share what they count; without one they make one of their own."""
 
     seconds: float = Field(30.0, gt=0)
     """Time for one request, from its body's arrival to its answer; `timeout` in a request may only lower it."""

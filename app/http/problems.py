@@ -15,14 +15,30 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
+from starlette.types import Receive, Scope, Send
 
 from app.problems import CODES, RETRY_AFTER, Problem, from_engine
+from app.seen import SEEN
 from engine.errors import EngineError
 
 MEDIA_TYPE = "application/problem+json"
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 """An answer is what its Content-Type says: never a script, for one, because it looks like one."""
 logger = logging.getLogger("gradwire")
+
+
+class ProblemResponse(Response):
+    """The response of a problem, which is noted on its way out."""
+
+    def __init__(self, problem: Problem, body: bytes) -> None:
+        super().__init__(body, problem.status, problem.headers, MEDIA_TYPE)
+        self.problem = problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seen = scope[SEEN]
+        seen.code = self.problem.code
+        seen.limit = self.problem.more.get("limit", {}).get("name")
+        await super().__call__(scope, receive, send)
 
 
 def respond(problem: Problem, path: str) -> Response:
@@ -37,7 +53,7 @@ def respond(problem: Problem, path: str) -> Response:
         "pointer": problem.pointer,
         **problem.more,
     }
-    return Response(orjson.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
+    return ProblemResponse(problem, orjson.dumps(body))
 
 
 async def on_problem(request: Request, error: Exception) -> Response:

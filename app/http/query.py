@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from app.http.reading import Posted, accepted, client_of
 from app.problems import Problem
+from app.seen import SEEN
 from app.services.answers import Answers
 from app.services.deadline import Clock
 from app.services.memory import Share
@@ -30,7 +31,7 @@ def posted_from_query(request: Request) -> Posted[NthRequest]:
     """The request that a query spells. Raises invalid_request."""
     answers: Answers = request.app.state.answers
     answer = accepted(request)
-    clock = Clock(answers.settings.seconds)
+    clock = request.scope[SEEN].clock = Clock(answers.settings.seconds)
     with clock.stage("parse"):
         _refuse_spaces(request.scope["query_string"])
         body = dumps(_body(_parameters(request))).encode()

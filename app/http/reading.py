@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from app.problems import Problem, over_limit
+from app.seen import SEEN
 from app.services.answers import Answers
 from app.services.clients import CLIENT
 from app.services.deadline import Clock
@@ -72,7 +73,7 @@ async def read(request: Request, model: type[M]) -> Posted[M]:
     try:
         _check_length(headers.get(b"content-length", b"0"), codec.limit, most)
         body = await _body(request.receive, codec.limit, most, share)
-        clock = Clock(settings.seconds)
+        clock = request.scope[SEEN].clock = Clock(settings.seconds)
         if coding is not None:
             with clock.stage("parse"):
                 body = await answers.in_thread(partial(_expanded, body, coding, codec.limit, most))
@@ -103,7 +104,8 @@ def asking(media_type: str | None = None) -> Any:
 
     async def ask(request: Request) -> Asked:
         answer = accepted(request) if media_type is None else _accepted_as(request, media_type)
-        return Asked(Clock(request.app.state.settings.seconds), request.app.state.answers, answer)
+        clock = request.scope[SEEN].clock = Clock(request.app.state.settings.seconds)
+        return Asked(clock, request.app.state.answers, answer)
 
     return Depends(ask)
 

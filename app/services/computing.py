@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ import msgspec
 from pydantic import BaseModel
 
 from app.problems import Problem, over_limit
+from app.seen import Ops
 from app.services.bodies import decoded, validated
 from app.services.cache import Cache
 from app.services.deadline import Clock
@@ -68,6 +70,7 @@ class Planned:
         self.compiled = compiled
         self.road = _road_of(compiled, settings)
         self.memory = compiled.plan.peak_bytes + compiled.answer_bytes
+        self.ops: Ops = tuple(Counter(step.node.op.name for step in compiled.plan.steps).items())
         self._described: dict[Hashable, bytes] = {}
         self._letter: Letter | None = None
 
@@ -117,6 +120,7 @@ class Computer:
 
         `find` looks registered graphs up. Raises Problem, EngineError, and TooHeavy.
         """
+        task.clock.road = road
         request = self._read(task)
         if isinstance(request, InspectRequest):
             return self._inspect(request, task, road)
@@ -188,6 +192,7 @@ class Computer:
         with clock.stage("run"), pointing_into_graph(request, self.settings.limits):
             tensors = compiled.bind(question)
             results = compiled.run(tensors, clock, self._threads)
+            clock.ops = planned.ops
         with clock.stage("encode"):
             brief = planned.brief(results, request, codec)
         if brief is not None:  # all numbers are finite: there is nothing to warn of

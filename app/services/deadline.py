@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from app.seen import Ops
 from engine.errors import DeadlineExceeded
 
 
@@ -15,17 +16,19 @@ class Stopped(Exception):
 class Stage:
     """A stretch of time."""
 
-    __slots__ = ("begun", "name", "stages")
+    __slots__ = ("begun", "clock", "name")
 
-    def __init__(self, stages: dict[str, float], name: str) -> None:
-        self.stages = stages
+    def __init__(self, clock: Clock, name: str) -> None:
+        self.clock = clock
         self.name = name
 
     def __enter__(self) -> None:
         self.begun = time.perf_counter()
+        self.clock.begun.setdefault(self.name, self.begun)
 
     def __exit__(self, *_: object) -> None:
-        self.stages[self.name] = self.stages.get(self.name, 0.0) + time.perf_counter() - self.begun
+        stages = self.clock.stages
+        stages[self.name] = stages.get(self.name, 0.0) + time.perf_counter() - self.begun
 
 
 class Clock:
@@ -36,7 +39,12 @@ class Clock:
         self.seconds = seconds
         self.start = time.perf_counter()
         self.stages: dict[str, float] = {}
+        self.begun: dict[str, float] = {}
+        """When each stage first began, by the machine's clock that all processes have."""
         self.notes: dict[str, str] = {}
+        self.road = 0
+        self.ops: Ops = ()
+        """What was run."""
         self.is_stopped = False
         self.on_stop: Callable[[], None] | None = None
         """What ends the work where nobody looks at this clock."""
@@ -79,7 +87,7 @@ class Clock:
 
     def stage(self, name: str) -> Stage:
         """Adds the time spent inside to a stage: `with clock.stage("run"):`."""
-        return Stage(self.stages, name)
+        return Stage(self, name)
 
     def note(self, name: str, what: str) -> None:
         """Say something of a request beside its times."""

@@ -69,6 +69,11 @@ class Graphs:
         self._asked = -ASKING_SECONDS
         self._threads = anyio.CapacityLimiter(THREADS)
 
+    @property
+    def cache(self) -> Cache[_Near]:
+        """Those at hand."""
+        return self._at_hand
+
     def open(self) -> Store:
         """The store; opened at the first call. Raises StoreUnusable."""
         with self._opening:
