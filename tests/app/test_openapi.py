@@ -32,6 +32,7 @@ FORMS = {
     "/graphs/{id}/graph.svg": "image/svg+xml",
     "/graphs/{id}/graph.dot": "text/vnd.graphviz",
     "/graphs/{id}/graph.mmd": "text/plain",
+    "/metrics": "text/plain",
 }
 """Media types of answers that are not JSON, by path."""
 
