@@ -24,11 +24,12 @@ from app.http.routers import gradients, graphs, health, metrics, pages, referenc
 from app.http.tracing import TELEMETRY
 from app.http.watching import install_watching
 from app.logs import Log
-from app.problems import Problem
+from app.problems import CODES, Problem
 from app.services.answers import Answers
 from app.services.figures import Figures
 from app.services.graphs import Graphs
 from app.services.keys import Keys
+from app.services.limits import all_limits
 from app.services.sharing import Shared
 from app.services.tasks import Gone
 from app.settings import Settings
@@ -83,6 +84,8 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
     app.state.figures = Figures()
     computer = app.state.answers.computer
     app.state.figures.observe_caches(plans=computer.plans, programs=computer.programs, graphs=app.state.graphs.cache)
+    app.state.figures.expect("gradwire_problems_total", CODES)
+    app.state.figures.expect("gradwire_limits_hit_total", (each["name"] for each in all_limits(settings)))
     app.state.shared = Shared(app.state.figures, settings.figures_path)
     for router in ROUTERS:
         app.include_router(router)

@@ -1,8 +1,8 @@
-"""Writes docs/reference.md and docs/ops.md from what owns the facts: settings, error table, routes, op registry.
+"""Writes what repeats facts from what owns them: settings, error table, routes, metrics, op registry, panels.
 
     make docs
 
-A test holds every line of the files against what this writes.
+A test holds every line of the pages against what this writes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 import engine.ops  # noqa: F401 - fills the catalogue
 from app.main import create_app
 from app.problems import CODES
+from app.services.figures import METRICS, Metric
 from app.settings import Settings
+from docs.dashboard import dashboard
 from engine.core import Op, ops
 from engine.describe import describe_op
 from engine.limits import Limits
@@ -60,6 +62,11 @@ def reference() -> str:
             "An answer that is right may have `warnings`: a list of `code`, `detail` and `node`.",
             "",
             table(("code", "meaning"), ((f"`{code}`", meaning) for code, meaning in WARNINGS.items())),
+            "## Metrics",
+            "",
+            "`GET /metrics` tells them to Prometheus; [observing.md](observing.md) says how to read them.",
+            "",
+            table(("metric", "kind", "labels", "meaning"), map(_metric, METRICS)),
         ]
     )
 
@@ -76,6 +83,11 @@ def _settings() -> Iterable[tuple[str, str, str]]:
             yield f"`GRADWIRE_{name.upper()}`", f"`{each.default}`", each.description or ""
     for limit in fields(Limits):
         yield f"`GRADWIRE_LIMITS__{limit.name.upper()}`", f"`{limit.default}`", limit.metadata["doc"]
+
+
+def _metric(metric: Metric) -> tuple[str, ...]:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"`{metric.name}`", metric.kind, labels, metric.doc
 
 
 def catalogue() -> str:
@@ -108,7 +120,11 @@ def _row(op: Op) -> tuple[str, ...]:
     return names, op.doc, attributes, entry["derivative"], f"`{entry['example']}`"
 
 
-PAGES = {"reference.md": reference, "ops.md": catalogue}
+PAGES = {
+    "reference.md": reference,
+    "ops.md": catalogue,
+    "../deploy/grafana/dashboards/gradwire.json": dashboard,
+}
 
 
 def main() -> None:

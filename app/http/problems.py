@@ -35,9 +35,10 @@ class ProblemResponse(Response):
         self.problem = problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seen = scope[SEEN]
-        seen.code = self.problem.code
-        seen.limit = self.problem.more.get("limit", {}).get("name")
+        seen = scope.get(SEEN)
+        if seen is not None:
+            seen.code = self.problem.code
+            seen.limit = self.problem.more.get("limit", {}).get("name")
         await super().__call__(scope, receive, send)
 
 

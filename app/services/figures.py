@@ -27,7 +27,7 @@ COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 Labels = tuple[str, ...]
 Number = float | list[float]
 """A count, or those of a histogram's buckets with the sum of what was observed at the end."""
-BOUNDS = (5e-5, *(digit * 10.0**power for power in range(-4, 1) for digit in (1, 2.5, 5)), 10.0, 30.0, 60.0)
+BOUNDS = (*(digit * 10.0**power for power in range(-5, 1) for digit in (1, 2.5, 5)), 10.0, 30.0, 60.0)
 """Upper ends of the buckets of a histogram, in seconds."""
 
 
@@ -94,6 +94,11 @@ class Figures:
         """Count something, or `amount` of it."""
         kept = self._counts[name]
         kept[labels] = kept.get(labels, 0) + amount
+
+    def expect(self, name: str, values: Iterable[str]) -> None:
+        """Begin at 0 with each value of the one label: what first appears as 1 is no increase to Prometheus."""
+        for value in values:
+            self.add(name, (value,), 0)
 
     def time(self, name: str, labels: Labels, seconds: float) -> None:
         """Put a time into a histogram."""

@@ -1,4 +1,4 @@
-"""The reference names everything there is: each setting, error code and route."""
+"""The reference names everything there is: each setting, error code, route and metric."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from app.main import create_app
 from app.problems import CODES
+from app.services.figures import BY_NAME
 from app.settings import Settings
 from docs.generate import PAGES
 from engine.limits import Limits
@@ -23,7 +24,7 @@ ROUTES = [
 ]
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, *LIMITS, *CODES, *WARNINGS, *ROUTES])
+@pytest.mark.parametrize("name", [*SETTINGS, *LIMITS, *CODES, *WARNINGS, *ROUTES, *BY_NAME])
 def test_is_in_the_reference(name: str) -> None:
     assert f"`{name}`" in REFERENCE
 

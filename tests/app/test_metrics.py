@@ -15,9 +15,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as strict_families
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.problems import CODES
 from app.services.cache import Cache
 from app.services.figures import BY_NAME, HISTOGRAM, METRICS, MOST_PLANS, Figures, merged
+from app.services.limits import all_limits
 from app.services.sharing import SHARING_SECONDS, Shared
+from app.settings import Settings
 from tests.app.figures import Scraped, scraped
 from tests.app.support import ask, post, refused
 from tests.conftest import AppClient, serving
@@ -83,6 +86,14 @@ def test_problems_and_limits_are_counted_by_name(app_client: AppClient) -> None:
     assert found.of("gradwire_problems_total", code="limit_exceeded") == 2
     assert found.of("gradwire_limits_hit_total", limit="elements") == 2
     assert found.of("gradwire_limits_hit_total") == 2
+
+
+def test_every_code_and_limit_is_there_before_its_first_time(app_client: AppClient) -> None:
+    """What first appears as 1 is no increase to Prometheus, and no alarm."""
+    found = scraped(app_client())
+    assert found.labels("gradwire_problems_total", "code") == set(CODES)
+    assert found.labels("gradwire_limits_hit_total", "limit") == {each["name"] for each in all_limits(Settings())}
+    assert found.of("gradwire_problems_total") == found.of("gradwire_limits_hit_total") == 0
 
 
 def test_every_stage_is_timed(app_client: AppClient) -> None:
