@@ -103,8 +103,9 @@ def _methods(request: Request) -> set[str]:
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:
-    """The client went away, in the middle of its body or before its answer; nobody will read this."""
-    return Response(status_code=400)
+    """The client went away, in the middle of its body or before its answer; nobody will read this, but it is counted,
+    under the status that nginx has for it."""
+    return Response(status_code=499)
 
 
 async def on_crash(request: Request, error: Exception) -> Response:

@@ -31,10 +31,13 @@ class Shared:
         self.figures = figures
         self._directory = directory
         self._inherited: list[Sample] = []
-        if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._own = directory / f"{os.getpid()}{ENDING}"
-            self._inherit(directory)
+
+    def open(self, directory: Path) -> None:
+        """Be one of the processes that share this directory."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._own = directory / f"{os.getpid()}{ENDING}"
+        self._inherit(directory)
+        self.write()
 
     def all(self) -> dict[str, dict[Labels, Number]]:
         """The figures of all processes, added up."""
@@ -42,6 +45,7 @@ class Shared:
 
     async def __aenter__(self) -> Shared:
         if self._directory is not None:
+            self.open(self._directory)
             self._writing = asyncio.create_task(self._keep_writing())
         return self
 

@@ -224,7 +224,9 @@ def neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr("app.services.sharing.os.getpid", lambda: pid)
         figures = Figures()
         figures.observe_caches(plans=Cache(10))
-        return Shared(figures, tmp_path)
+        shared = Shared(figures, tmp_path)
+        shared.open(tmp_path)
+        return shared
 
     return make
 
