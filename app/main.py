@@ -24,12 +24,12 @@ from app.http.routers import gradients, graphs, health, metrics, pages, referenc
 from app.http.tracing import TELEMETRY
 from app.http.watching import install_watching
 from app.logs import Log
-from app.problems import CODES, Problem
+from app.problems import Problem
 from app.services.answers import Answers
-from app.services.figures import Figures
 from app.services.graphs import Graphs
 from app.services.keys import Keys
 from app.services.limits import all_limits
+from app.services.observed import figures_of
 from app.services.sharing import Shared
 from app.services.tasks import Gone
 from app.settings import Settings
@@ -81,11 +81,7 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
     app.state.settings = settings
     app.state.graphs = registered or Graphs(settings)
     app.state.answers = Answers(settings, app.state.graphs)
-    app.state.figures = Figures()
-    computer = app.state.answers.computer
-    app.state.figures.observe_caches(plans=computer.plans, programs=computer.programs, graphs=app.state.graphs.cache)
-    app.state.figures.expect("gradwire_problems_total", CODES)
-    app.state.figures.expect("gradwire_limits_hit_total", (each["name"] for each in all_limits(settings)))
+    app.state.figures = figures_of(app.state.answers)
     app.state.shared = Shared(app.state.figures, settings.figures_path)
     for router in ROUTERS:
         app.include_router(router)

@@ -27,13 +27,14 @@ Ops = tuple[tuple[str, int], ...]
 
 class Times(Protocol):
     """A clock, as far as it is looked at here: what took how long and when it first began, in seconds,
-    what was said beside it, and what was run."""
+    what was said beside it, what was run and on which road."""
 
     start: float
     stages: dict[str, float]
     begun: dict[str, float]
     notes: dict[str, str]
     ops: Ops
+    road: int | None
 
 
 class Seen:

@@ -51,8 +51,8 @@ PANELS = (
     Panel("Room that caches take", "bytes", {"{{cache}}": "sum by (cache) (gradwire_cache_bytes)"}),
     Panel("In caches", "short", {"{{cache}}": "sum by (cache) (gradwire_cache_entries)"}),
     Panel("Queue", "short", {"waiting": "sum (gradwire_queue_length)"}),
-    Panel("Computing", "short", {"{{tier}}": "sum by (tier) (gradwire_running)"}),
-    Panel("Planned bytes in flight", "bytes", {"all": "sum (gradwire_flight_bytes)"}),
+    Panel("Computing", "short", {"{{road}}": "sum by (road) (gradwire_running)"}),
+    Panel("Computed", "reqps", {"{{road}}": rate("gradwire_computed_total", "road")}),
     Panel(
         "Workers",
         "short",
@@ -67,7 +67,12 @@ PANELS = (
     Panel(
         "Memory",
         "bytes",
-        {"{{instance}}": "process_resident_memory_bytes", "{{instance}} planned": "gradwire_flight_bytes"},
+        {
+            "{{instance}}": "process_resident_memory_bytes",
+            "{{instance}} workers": "gradwire_workers_resident_bytes",
+            "{{instance}} planned": "gradwire_flight_bytes",
+            "{{instance}} may be planned": "gradwire_flight_most_bytes",
+        },
     ),
     Panel("Processor", "short", {"{{instance}}": f"rate(process_cpu_seconds_total[{WINDOW}])"}),
     Panel(

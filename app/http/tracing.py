@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from app import __version__
 from app.seen import Seen
+from app.services.tasks import Road
 
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
@@ -36,11 +37,16 @@ def describe(scope: Scope, seen: Seen) -> None:
     own = span.get_span_context()
     seen.trace_id, seen.span_id = trace.format_trace_id(own.trace_id), trace.format_span_id(own.span_id)
     span.set_attribute("gradwire.request_id", seen.id)
+    route = scope.get("route")
+    if route is not None and scope["method"] in route.methods:  # FastAPI does not see what goes past its routing
+        span.update_name(f"{scope['method']} {route.path}")
+        span.set_attribute("http.route", route.path)
     if scope["query_string"]:
         span.set_attribute("url.query", "REDACTED")
     if seen.code is not None:
         span.set_attribute("gradwire.code", seen.code)
-    if seen.clock is not None:
+    if seen.clock is not None and seen.clock.road is not None:
+        span.set_attribute("gradwire.road", Road(seen.clock.road).label)
         span.set_attribute("gradwire.plan_hit", "plan" in seen.clock.notes)
 
 

@@ -19,8 +19,10 @@ from app.http import tracing
 from app.logs import Log, escaped
 from app.seen import SEEN, Ids, Seen, current
 from app.services.figures import Figures
+from app.services.tasks import Road
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+ROADS: dict[int, str] = {road: road.label for road in Road}
 INFO, ERROR = "info", "error"
 OTHER = "other"
 """What is not among the routes or methods."""
@@ -117,7 +119,8 @@ class Watching:
             figures.add("gradwire_problems_total", (seen.code,))
         if seen.limit is not None:
             figures.add("gradwire_limits_hit_total", (seen.limit,))
-        if seen.clock is not None and seen.clock.ops:
+        if seen.clock is not None and seen.clock.road is not None:
+            figures.add("gradwire_computed_total", (ROADS[seen.clock.road],))
             figures.ran(seen.clock.ops)
 
 
@@ -140,8 +143,8 @@ def _line(scope: Scope, seen: Seen, severity: str) -> dict[str, Any]:
         fields |= {"trace_id": seen.trace_id, "span_id": seen.span_id}
     if seen.code is not None:
         fields["code"] = seen.code
-    if seen.clock is not None:
-        fields["plan_hit"] = "plan" in seen.clock.notes
+    if seen.clock is not None and seen.clock.road is not None:
+        fields |= {"road": ROADS[seen.clock.road], "plan_hit": "plan" in seen.clock.notes}
     client = scope.get("gradwire.client")
     if client is not None:
         fields["client"] = client.name

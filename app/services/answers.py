@@ -152,12 +152,13 @@ class Answers:
         """A worker's answer."""
         clock = task.clock
         clock()
+        clock.road = Road.WORKER
         job = Job(task.model.__name__, task.form.media_type, task.answer.media_type, clock.left)
         try:
             reply, answer = self.workers.do(job, task.body, self.graphs.source, clock)
         except Died as error:
             raise _of_death(error, clock) from None
-        clock.add(reply.stages, reply.notes)
+        clock.add(reply)
         if reply.crash is not None:
             raise Crashed(reply.crash)
         if answer is None:

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from app.seen import Ops
 from engine.errors import DeadlineExceeded
+
+
+class Told(Protocol):
+    """What a clock tells when all is over."""
+
+    @property
+    def stages(self) -> Mapping[str, float]: ...
+    @property
+    def begun(self) -> Mapping[str, float]: ...
+    @property
+    def notes(self) -> Mapping[str, str]: ...
+    @property
+    def ops(self) -> Ops: ...
 
 
 class Stopped(Exception):
@@ -42,7 +56,8 @@ class Clock:
         self.begun: dict[str, float] = {}
         """When each stage first began, by the machine's clock that all processes have."""
         self.notes: dict[str, str] = {}
-        self.road = 0
+        self.road: int | None = None
+        """Where the work was done in the end."""
         self.ops: Ops = ()
         """What was run."""
         self.is_stopped = False
@@ -93,11 +108,13 @@ class Clock:
         """Say something of a request beside its times."""
         self.notes[name] = what
 
-    def add(self, stages: Mapping[str, float], notes: Mapping[str, str]) -> None:
+    def add(self, other: Told) -> None:
         """What another clock found, that ran elsewhere for the same request."""
-        for name, spent in stages.items():
+        for name, spent in other.stages.items():
             self.stages[name] = self.stages.get(name, 0.0) + spent
-        self.notes.update(notes)
+        self.begun = {**other.begun, **self.begun}
+        self.notes.update(other.notes)
+        self.ops = other.ops
 
     @property
     def server_timing(self) -> str:

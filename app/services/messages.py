@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from app.seen import Ops
+
 SHORT = 1 << 17
 """Bytes up to which a body goes over the sockets."""
 
@@ -45,6 +47,8 @@ class Reply(msgspec.Struct, array_like=True, frozen=True, tag=True):
     problem: dict[str, Any] | None
     stages: dict[str, float]
     notes: dict[str, str]
+    begun: dict[str, float]
+    ops: Ops
     crash: str | None = None
 
 

@@ -26,6 +26,11 @@ class Road(IntEnum):
     WORKER = 2
     """In a process, which can be killed."""
 
+    @property
+    def label(self) -> str:
+        """What figures and the log call it."""
+        return self.name.lower()
+
 
 class TooHeavy(Exception):
     """The work is not for this road."""

@@ -103,8 +103,8 @@ class _Worker:
             crash = traceback.format_exc()
         finally:
             clock.off()
-        found = None if problem is None else problem.as_dict()
-        send(self.connection, Reply(found, clock.stages, clock.notes, crash), answer)
+        told = None if problem is None else problem.as_dict()
+        send(self.connection, Reply(told, clock.stages, clock.notes, clock.begun, clock.ops, crash), answer)
 
     def _answered(self, job: Job, body: bytes, clock: Clock) -> bytes:
         task = Task(

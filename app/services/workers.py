@@ -46,6 +46,10 @@ class Worker:
         their_lifeline.close()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid or 0
+
+    @property
     def is_alive(self) -> bool:
         return self._process.is_alive()
 
@@ -100,6 +104,11 @@ class Workers:
     def alive(self) -> int:
         """How many are alive."""
         return sum(worker.is_alive for worker in [*self._idle, *self._busy])
+
+    @property
+    def pids(self) -> list[int]:
+        with self._lock:
+            return [worker.pid for worker in (*self._idle, *self._busy)]
 
     def start(self) -> None:
         """Begin those that are not there. Blocks."""

@@ -78,7 +78,8 @@ def test_a_request_leaves_one_line(kept: Kept) -> None:
     client = kept.client()
     response = post(client, "/grad", BODY)
     (line,) = kept.lines()
-    assert line.keys() == ALWAYS | {"plan_hit"}
+    assert line.keys() == ALWAYS | {"plan_hit", "road"}
+    assert line["road"] == "line"
     assert (line["level"], line["message"]) == ("info", "request")
     assert (line["method"], line["path"], line["route"], line["status"]) == ("POST", "/grad", "/grad", 200)
     assert (line["bytes_in"], line["bytes_out"]) == (len(response.request.content), len(response.content))

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,61 @@ def test_ops_are_counted_by_the_runs_of_their_plans(app_client: AppClient) -> No
     assert scraped(client).of("gradwire_ops_total", op="sin") == 6, "asking twice counts nothing twice"
 
 
+ROADS = {
+    "line": {},
+    "thread": {"inline_bytes": 0},
+    "worker": {"inline_bytes": 0, "thread_bytes": 0},
+}
+
+
+@pytest.mark.parametrize(("road", "settings"), ROADS.items(), ids=ROADS)
+def test_every_road_tells_what_was_done_on_it(app_client: AppClient, road: str, settings: dict[str, Any]) -> None:
+    client = app_client(processes=1, **settings)
+    ask(client, "/grad", BODY)
+    found = scraped(client)
+    assert found.of("gradwire_computed_total", road=road) == 1
+    assert found.of("gradwire_computed_total") == 1
+    assert found.of("gradwire_ops_total", op="sin") >= 2
+    for stage in STAGES:
+        assert found.of("gradwire_stage_seconds_count", stage=stage) == 1
+    assert found.of("gradwire_stage_seconds_count", stage="queue") == (road != "line")
+    assert found.of("gradwire_running") == found.of("gradwire_queue_length") == found.of("gradwire_flight_bytes") == 0
+    workers = int(road == "worker")
+    assert found.of("gradwire_workers") == found.of("gradwire_workers_started_total") == workers
+    assert (found.of("gradwire_workers_resident_bytes") > 1e6) == bool(workers)
+
+
+ENDLESS = {
+    "expression": "y = while_loop(goes, turn, x)\ngoes(x) = x > 0\nturn(x) = x + 1",
+    "inputs": {"x": 1},
+    "timeout": 3,
+}
+
+
+def test_what_runs_and_what_waits_is_seen_meanwhile(tmp_path: Path) -> None:
+    """Two tasks for one worker."""
+    settings = {"GRADWIRE_PROCESSES": "1", "GRADWIRE_QUEUE_SECONDS": "10"}
+    most: Counter[str] = Counter()
+    with (
+        serving(tmp_path / "log", **settings) as (url, _),
+        httpx.Client(base_url=url) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        asked = [pool.submit(httpx.post, f"{url}/grad/value", json=ENDLESS, timeout=30) for _ in range(2)]
+        while not all(each.done() for each in asked):
+            found = scraped(client)
+            most["running"] = max(most["running"], int(found.of("gradwire_running", road="worker")))
+            most["queue"] = max(most["queue"], int(found.of("gradwire_queue_length")))
+            most["bytes"] = max(most["bytes"], int(found.of("gradwire_flight_bytes")))
+            time.sleep(0.05)
+        found = scraped(client)
+    assert {each.result().status_code for each in asked} == {504}
+    assert (most["running"], most["queue"]) == (1, 1)
+    assert most["bytes"] > 1e6
+    assert found.of("gradwire_running") == found.of("gradwire_queue_length") == found.of("gradwire_flight_bytes") == 0
+    assert found.of("gradwire_stage_seconds_sum", stage="queue") > 1
+
+
 def test_runs_of_many_different_plans_take_no_more_room() -> None:
     figures = Figures()
     for number in range(3 * MOST_PLANS):
@@ -205,7 +262,7 @@ def test_whoever_counts_for_himself_is_read_when_somebody_asks() -> None:
 def test_what_is_not_in_the_table_is_not_observed() -> None:
     with pytest.raises(KeyError):
         Figures().observe({"gradwire_moods": lambda: 1})
-    with pytest.raises(ValueError, match="tier"):
+    with pytest.raises(ValueError, match="road"):
         Figures().observe({"gradwire_running": lambda: 1})
 
 

@@ -41,13 +41,19 @@ def named(spans: Any) -> dict[str, Any]:
     return {span.name: span for span in spans()}
 
 
-def test_a_request_and_its_stages_are_spans(app_client: AppClient, spans: Any) -> None:
-    ask(app_client(), "/grad", BODY)
+ROADS: dict[str, dict[str, Any]] = {"line": {}, "worker": {"inline_bytes": 0, "thread_bytes": 0, "processes": 1}}
+
+
+@pytest.mark.parametrize(("road", "settings"), ROADS.items(), ids=ROADS)
+def test_a_request_and_its_stages_are_spans(
+    app_client: AppClient, spans: Any, road: str, settings: dict[str, Any]
+) -> None:
+    ask(app_client(**settings), "/grad", BODY)
     found = named(spans)
-    assert found.keys() == {"POST /grad"} | STAGES
-    whole = found["POST /grad"]
-    for name in STAGES:
-        stage = found[name]
+    whole = found.pop("POST /grad")
+    assert whole.attributes["gradwire.road"] == road
+    assert found.keys() == STAGES | ({"gradwire.queue"} if road == "worker" else set())
+    for stage in found.values():
         assert stage.parent.span_id == whole.context.span_id
         assert stage.context.trace_id == whole.context.trace_id
         assert whole.start_time - 1_000_000 <= stage.start_time <= stage.end_time
