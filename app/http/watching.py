@@ -110,9 +110,8 @@ class Watching:
     def _count(self, seen: Seen) -> None:
         figures = self._figures
         figures.add("gradwire_requests_total", (seen.route, seen.method, str(seen.status)))
-        figures.time("gradwire_request_seconds", (seen.route,), seen.total)
-        for stage, seconds in seen.stages.items():
-            figures.time("gradwire_stage_seconds", (stage,), seconds)
+        figures.time("gradwire_request_seconds", {seen.route: seen.total})
+        figures.time("gradwire_stage_seconds", seen.stages)
         self._bytes_in += seen.bytes_in
         self._bytes_out += seen.bytes_out
         if seen.code is not None:

@@ -90,7 +90,7 @@ class Figures:
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[Labels, float]] = defaultdict(dict)
-        self._times: dict[str, dict[Labels, list[float]]] = defaultdict(dict)
+        self._times: dict[str, dict[str, list[float]]] = defaultdict(dict)
         self._reads: list[tuple[str, Labels, Callable[[], float]]] = []
         self._runs: dict[Ops, int] = {}
         build = (__version__, sys.version.split()[0], np.__version__)
@@ -107,14 +107,15 @@ class Figures:
         for value in values:
             self.add(name, (value,), 0)
 
-    def time(self, name: str, labels: Labels, seconds: float) -> None:
-        """Put a time into a histogram."""
+    def time(self, name: str, times: Mapping[str, float]) -> None:
+        """Put times into a histogram, each under its value of the one label."""
         kept = self._times[name]
-        found = kept.get(labels)
-        if found is None:
-            found = kept[labels] = [0.0] * (len(BOUNDS) + 2)
-        found[bisect_left(BOUNDS, seconds)] += 1
-        found[-1] += seconds
+        for value, seconds in times.items():
+            found = kept.get(value)
+            if found is None:
+                found = kept[value] = [0.0] * (len(BOUNDS) + 2)
+            found[bisect_left(BOUNDS, seconds)] += 1
+            found[-1] += seconds
 
     def ran(self, ops: Ops) -> None:
         """Count a run of a plan that has these ops."""
@@ -149,7 +150,7 @@ class Figures:
         for name, counts in self._counts.items():
             yield from ((name, labels, number) for labels, number in counts.items())
         for name, times in self._times.items():
-            yield from ((name, labels, number) for labels, number in times.items())
+            yield from ((name, (value,), number) for value, number in times.items())
         for name, labels, read in self._reads:
             yield name, labels, float(read())
         yield from _of_process()

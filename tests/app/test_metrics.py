@@ -297,7 +297,7 @@ def test_processes_add_up(neighbours: Any) -> None:
     for shared, count in ((one, 2), (other, 3)):
         for _ in range(count):
             shared.figures.add("gradwire_requests_total", ("/grad", "POST", "200"))
-            shared.figures.time("gradwire_request_seconds", ("/grad",), 0.25)
+            shared.figures.time("gradwire_request_seconds", {"/grad": 0.25})
         shared.write()
     assert requests(one) == requests(other) == 5
     times = one.all()["gradwire_request_seconds"][("/grad",)]
