@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -370,6 +372,25 @@ def test_several_processes_tell_of_all_and_lose_no_count(tmp_path: Path) -> None
                 counted = scraped(client).of("gradwire_requests_total", route="/grad")
             assert counted == 12
             time.sleep(0.2)
+
+
+def test_clients_that_go_away_are_no_failures_of_ours(tmp_path: Path) -> None:
+    """In the middle of a body, and while a worker computes."""
+    with serving(tmp_path / "log") as (url, _), httpx.Client(base_url=url) as client:
+        host, port = url.removeprefix("http://").split(":")
+        body = json.dumps(ENDLESS).encode()
+        head = b"POST /grad/value HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        for sent, seconds in ((head + body[:10], 0.0), (head + body, 1.0)):
+            with socket.create_connection((host, int(port))) as it:
+                it.sendall(sent)
+                time.sleep(seconds)
+        end = time.monotonic() + 10
+        while (gone := scraped(client).of("gradwire_requests_total", status="499")) < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        found = scraped(client)
+    assert gone == 2
+    assert found.of("gradwire_problems_total") == 0
+    assert found.of("gradwire_requests_in_progress") == 1
 
 
 def test_every_name_of_the_table_is_one_that_prometheus_takes() -> None:
