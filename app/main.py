@@ -49,7 +49,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     app.state.graphs.open()
     await app.state.answers.start()
     async with app.state.shared:
-        yield {"settings": app.state.settings}  # which the protocol sees, too
+        yield {"settings": app.state.settings, "watching": app.state.watching}  # which the protocol sees, too
     app.state.answers.close()
     app.state.graphs.close()
 

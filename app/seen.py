@@ -88,6 +88,10 @@ class Seen:
         if version != b"ff" and not (version == b"00" and more) and trace.strip(b"0") and span.strip(b"0"):
             self.trace_id, self.span_id = trace.decode("ascii"), span.decode("ascii")
 
+    def fail(self, status: int, code: str, limit: str | None) -> None:
+        """It ends in a problem."""
+        self.status, self.code, self.limit = status, code, limit
+
     def end(self, route: str, method: str) -> None:
         """It is answered. What was before the clock ran is reading."""
         self.total = time.perf_counter() - self.begun

@@ -37,9 +37,13 @@ class ProblemResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         seen = scope.get(SEEN)
         if seen is not None:
-            seen.code = self.problem.code
-            seen.limit = self.problem.more.get("limit", {}).get("name")
+            seen.fail(*seen_of(self.problem))
         await super().__call__(scope, receive, send)
+
+
+def seen_of(problem: Problem) -> tuple[int, str, str | None]:
+    """What is noted of a problem: its status, its code, and the limit that was hit."""
+    return problem.status, problem.code, problem.more.get("limit", {}).get("name")
 
 
 def respond(problem: Problem, path: str) -> Response:

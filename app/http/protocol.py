@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +23,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app.http.problems import respond
 from app.http.routers.health import PROBES
+from app.http.routers.health import router as probes
+from app.http.watching import Watching
 from app.problems import RETRY_AFTER, Problem, over_limit
 from app.settings import Settings
 
@@ -53,6 +56,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings: Settings = self.app_state["settings"]
+        self.watching: Watching = self.app_state["watching"]
         self.waiting: dict[Protocol, None] = self.app_state.setdefault("waiting", {})
         self.phase: Phase | None = None
         self.timed: Phase | None = None
@@ -101,9 +105,9 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if len(self.connections) > self.settings.connections and cycle.scope["path"] not in PROBES:
             cycle.keep_alive = False
-            app = _full
+            app = partial(self.watching.watch, _full)
         elif self.parser.should_upgrade() and BODY_HEADERS & {name for name, _ in self.headers}:
-            app = _no_upgrade
+            app = partial(self.watching.watch, _no_upgrade)
         super()._start_asgi_task(cycle, app)
 
     # What the parser sees
@@ -208,7 +212,15 @@ class Protocol(HttpToolsProtocol):
         elif self.phase is not Phase.BODY and self._is_answering():
             self.cycle.keep_alive = False  # the request before this one is answered yet, and then it ends
         else:
-            self._give_up(respond(problem, self.url.decode("ascii", "replace").partition("?")[0][:200]))
+            self._give_up(self._seen(problem))
+
+    def _seen(self, problem: Problem) -> Response:
+        """The response of a problem, which no application will see."""
+        path = self.url.partition(b"?")[0]
+        response = respond(problem, path.decode("ascii", "replace")[:200])
+        scope: Any = self.cycle.scope if self._is_answering() else None
+        response.headers["X-Request-ID"] = self.watching.refuse(problem, path, scope)
+        return response
 
     def _give_up(self, response: Response) -> None:
         """Send a last answer, unless one was begun, and listen no more."""

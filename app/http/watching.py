@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -16,7 +17,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http import tracing
+from app.http.problems import seen_of
 from app.logs import Log, escaped
+from app.problems import Problem
 from app.seen import SEEN, Ids, Seen, current
 from app.services.figures import Figures
 from app.services.tasks import Road
@@ -31,10 +34,9 @@ MOST_PATH = 200
 
 
 class Watching:
-    """Watches what `app` answers. `fixed` are paths that are known without looking for their route."""
+    """Watches what is answered. `fixed` are paths that are known without looking for their route."""
 
-    def __init__(self, app: ASGIApp, figures: Figures, fixed: Collection[str], log: Log | None = None) -> None:
-        self.app = app
+    def __init__(self, figures: Figures, fixed: Collection[str], log: Log | None = None) -> None:
         self._figures = figures
         self._fixed = frozenset(fixed)
         self._log = log
@@ -50,9 +52,10 @@ class Watching:
         if log is not None:
             figures.observe({"gradwire_log_lines_dropped_total": lambda: log.dropped})
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def watch(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let an application answer, and see how."""
         if scope["type"] != "http":
-            await self._live(scope, receive, send)
+            await self._live(app, scope, receive, send)
             return
         seen = scope[SEEN] = Seen(self._new_id(), scope["headers"])
         header = (b"x-request-id", seen.id.encode("ascii"))
@@ -64,7 +67,7 @@ class Watching:
 
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
-                seen.status = message["status"]
+                seen.status = seen.status or message["status"]
                 message = {**message, "headers": [*message["headers"], header]}
                 tracing.describe(scope, seen)
             else:
@@ -74,7 +77,7 @@ class Watching:
         token = current.set(seen)
         self._running += 1
         try:
-            await self.app(scope, received, stamped)
+            await app(scope, received, stamped)
         except Exception:
             # What nobody foresaw is answered, and logged with its traceback; the server would only log it once more.
             if seen.code != "internal":
@@ -84,9 +87,21 @@ class Watching:
             self._end(scope, seen)
             current.reset(token)
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def refuse(self, problem: Problem, path: bytes, scope: Scope | None) -> str:
+        """See a problem that is answered past every application; `scope` is that of a request which one was at, and
+        which ends by itself now. Its id."""
+        if scope is not None and SEEN in scope:
+            seen: Seen = scope[SEEN]
+            seen.fail(*seen_of(problem))
+            return seen.id
+        seen = Seen(self._new_id())
+        seen.fail(*seen_of(problem))
+        self._end({"method": OTHER, "path": "", "raw_path": path}, seen)
+        return seen.id
+
+    async def _live(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """From the start of the service to its end."""
-        await self.app(scope, receive, send)
+        await app(scope, receive, send)
         if self._log is not None:
             self._log.flush()
 
@@ -161,7 +176,5 @@ def install_watching(app: FastAPI, routers: Iterable[APIRouter], log: Log | None
     routes = chain(app.routes, *(router.routes for router in routers))
     paths = {route.path for route in routes if isinstance(route, Route) and "{" not in route.path}
 
-    def watched() -> ASGIApp:
-        return Watching(build(), app.state.figures, paths, log)
-
-    app.build_middleware_stack = watched  # type: ignore[method-assign]
+    app.state.watching = Watching(app.state.figures, paths, log)
+    app.build_middleware_stack = lambda: partial(app.state.watching.watch, build())  # type: ignore[method-assign]

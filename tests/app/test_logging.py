@@ -7,10 +7,12 @@ import json
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from app.main import create_app
 from app.services.answers import Answers
 from app.services.figures import Figures
 from app.settings import Settings
+from tests.app.figures import scraped
 from tests.app.support import ask, post, problem, refused
 from tests.conftest import InProcess, serving
 
@@ -248,7 +251,7 @@ def test_a_server_is_told_of_a_failure_only_if_nobody_answered_it(code: str | No
         raise Failed
 
     scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "headers": []}
-    answering = Watching(fail, Figures(), [])(scope, None, None)  # type: ignore[arg-type]
+    answering = Watching(Figures(), []).watch(fail, scope, None, None)  # type: ignore[arg-type]
     with nullcontext() if code else pytest.raises(Failed):
         asyncio.run(answering)
 
@@ -264,7 +267,9 @@ def test_the_client_behind_a_key_is_named(tmp_path: Path) -> None:
 
     out = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
     log = Log(descriptor=out)
-    with httpx.Client(transport=InProcess(Watching(answers, Figures(), [], log)), base_url="http://x") as client:
+    with httpx.Client(
+        transport=InProcess(partial(Watching(Figures(), [], log).watch, answers)), base_url="http://x"
+    ) as client:
         assert client.get("/").status_code == 204
     log.flush()
     os.close(out)
@@ -334,6 +339,35 @@ def test_a_log_that_nobody_reads_stops_nothing() -> None:
         log.flush()
         assert log.dropped == count
     os.close(writing)
+
+
+def conversation(url: str, sent: bytes) -> str:
+    """All that a server answers to some bytes, until it closes the connection."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 20) as it:
+        it.sendall(sent)
+        return b"".join(iter(partial(it.recv, 1 << 16), b"")).decode()
+
+
+def test_what_never_reaches_the_application_is_seen_too(tmp_path: Path) -> None:
+    """What is no HTTP, and a body that does not come: each has an id, a line, and is counted once."""
+    settings = {"GRADWIRE_LOG_FORMAT": "json", "GRADWIRE_BODY_SECONDS": "0.5"}
+    with serving(tmp_path / "log", **settings) as (url, _), httpx.Client(base_url=url) as client:
+        garbage = conversation(url, b"what is\r\n\r\n")
+        head = b"POST /grad HTTP/1.1\r\nHost: x\r\nX-Request-ID: mine-5\r\nContent-Length: 10\r\n\r\n{"
+        late = conversation(url, head)
+        found = scraped(client)
+    assert garbage.startswith("HTTP/1.1 400 ")
+    assert late.startswith("HTTP/1.1 408 ")
+    assert "x-request-id: mine-5\r\n" in late.lower()
+    assert found.of("gradwire_requests_total", route="other", method="other", status="400") == 1
+    assert found.of("gradwire_requests_total", route="/grad", method="POST", status="408") == 1
+    assert found.of("gradwire_requests_total", route="/grad") == 1
+    assert found.of("gradwire_limits_hit_total", limit="body_seconds") == 1
+    said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    lines = {line["status"]: line for line in said if "status" in line}
+    assert f"x-request-id: {lines[400]['request_id']}\r\n" in garbage.lower()
+    assert (lines[408]["request_id"], lines[408]["code"]) == ("mine-5", "limit_exceeded")
 
 
 def test_the_server_logs_in_the_same_form(tmp_path: Path) -> None:
