@@ -28,7 +28,6 @@ from app.problems import Problem
 from app.services.answers import Answers
 from app.services.graphs import Graphs
 from app.services.keys import Keys
-from app.services.limits import all_limits
 from app.services.observed import figures_of
 from app.services.sharing import Shared
 from app.services.tasks import Gone

@@ -23,7 +23,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app.http.problems import respond
 from app.http.routers.health import PROBES
-from app.http.routers.health import router as probes
 from app.http.watching import Watching
 from app.problems import RETRY_AFTER, Problem, over_limit
 from app.settings import Settings
