@@ -134,8 +134,8 @@ class Settings(BaseSettings):
     inline_nodes: int = Field(100, ge=0)
     """Graphs up to this many nodes, times the order of the call squared, are compiled in the event loop."""
 
-    inline_effort: int = Field(200_000, ge=0)
-    """Plans of up to so many floating-point operations and bytes run in the event loop; a thread costs more."""
+    inline_seconds: float = Field(3e-4, ge=0)
+    """Plans that take up to so many seconds, as estimated, run in the event loop: a thread costs almost as much."""
 
     thread_bytes: int = Field(32 << 20, ge=0)
     """Bodies up to this many bytes are worked on in a thread; larger ones in a worker process."""
@@ -156,6 +156,12 @@ class Settings(BaseSettings):
 
     threads: int = Field(4, gt=0)
     """Requests in threads at a time."""
+
+    thread_call_seconds: float = Field(0.25, ge=0)
+    """Plans in which no call takes longer, as estimated, may run in a thread, where nothing can interrupt a call."""
+
+    thread_held_seconds: float = Field(0.03, ge=0)
+    """Plans that hold the interpreter's lock no longer may, too; others would slow down all that the process does."""
 
     processes: int = Field(0, ge=0)
     """Worker processes, for what a thread could not be stopped at; 0 is one for each core."""

@@ -460,8 +460,8 @@ class Op:
     """Operations (flops) that the kernel gets done in a nanosecond on float64, memory apart (engine.costs)."""
     overhead: Callable[[Node], float] | None = None
     """Microseconds of a call whatever the sizes, where it is not that of a single call of NumPy."""
-    trips: Callable[[Node], Sequence[tuple[int, Any]]] | None = None
-    """Of a kernel that steers: the plans that it runs, each with how often."""
+    trips: Callable[[Node], Sequence[tuple[Any, int, int]]] | None = None
+    """Of a kernel that steers: the plans that it runs, each with how often, by a guess and at the most."""
     order: tuple[str, ...] = ()
     """Names of operands and attributes as positional arguments stand in a call; operands first by default."""
     aliases: tuple[str, ...] = ()

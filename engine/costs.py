@@ -50,7 +50,7 @@ class Cost(NamedTuple):
     longest: float
     """Of the longest call that nothing can interrupt."""
     held: float
-    """With the interpreter's lock held."""
+    """With the interpreter's lock held; of a loop whose steps are not known before, at the worst."""
 
 
 FREE = Cost(0.0, 0.0, 0.0)
@@ -108,9 +108,9 @@ def _loop_cost(node: Node) -> Cost:
     trips = node.op.trips(node)
     own = MICRO * KERNEL + _traffic(node.nbytes)
     return Cost(
-        own + math.fsum(times * plan.seconds for times, plan in trips),
-        max((plan.longest_seconds for _, plan in trips), default=0.0),
-        own + math.fsum(times * plan.held_seconds for times, plan in trips),
+        own + math.fsum(times * plan.seconds for plan, times, _ in trips),
+        max((plan.longest_seconds for plan, *_ in trips), default=0.0),
+        own + math.fsum(most * plan.held_seconds for plan, _, most in trips),
     )
 
 

@@ -160,7 +160,7 @@ class Plan:
 
     @property
     def held_seconds(self) -> float:
-        """How long the interpreter's lock is held, altogether, and no other thread runs."""
+        """How long the interpreter's lock may be held, altogether, and no other thread runs."""
         return self.cost.held
 
     def seconds_over(self, threads: int) -> float:

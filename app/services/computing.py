@@ -56,6 +56,10 @@ PROGRAMS = 8
 TOO_LONG = "bytes of the answer's tensors, which msgpack, or encoding base64, would send in fewer than JSON does"
 DENSE = ("laplacian", "tensors")
 """Calls whose compiling takes time for each element of a tensor."""
+LOOP = 8
+"""Times that a step of a loop is built: itself, its tangent, its adjoint, and what of them is simplified."""
+ENCODING = 4e-9
+"""Seconds that it takes to write a byte of a tensor in JSON."""
 CHARACTERS = 8
 """Of an expression, to a node."""
 
@@ -94,10 +98,10 @@ class Planned:
 
 def _road_of(compiled: Compiled, settings: Settings) -> Road:
     plan = compiled.plan
-    if any(step.node.op.steers for step in plan.steps):
-        return Road.WORKER  # loops: what a step takes is Python's, and how many come is not always known
-    light = plan.flops + plan.peak_bytes + compiled.answer_bytes <= settings.inline_effort
-    return Road.LINE if light else Road.THREAD
+    if plan.longest_seconds > settings.thread_call_seconds or plan.held_seconds > settings.thread_held_seconds:
+        return Road.WORKER
+    seconds = plan.seconds + ENCODING * compiled.answer_bytes
+    return Road.LINE if seconds <= settings.inline_seconds else Road.THREAD
 
 
 class Computer:
@@ -266,14 +270,19 @@ def _key_of(request: Request) -> Hashable:
 def _compile_effort(question: Question) -> int:
     """Posted nodes, times what the call makes of each: the square of the order, or a sweep for each wrt.
 
-    What is sparse, or may turn out to be, takes time for each element as well, and so do tensors; and of functions it
-    does not show how often they are called. These are no small thing whatever the graph.
+    What is sparse, or may turn out to be, takes time for each element as well, and so do tensors: these are no small
+    thing whatever the graph. Functions count as often as they are called, and those of loops as what their derivatives
+    are, too.
     """
-    if question.sparse or question.call in DENSE or question.program.functions:
+    program = question.program
+    if question.sparse or question.call in DENSE:
         return sys.maxsize
+    nodes = len(program.statements)
+    if program.functions:
+        nodes = program.written_out + LOOP * sum(len(each.body.statements) for each in program.functions)
     order = len(question.path) if question.path is not None else question.order
     sweeps = len(question.inputs) if question.call in ("jacobian", "hessian") else max(order, 1) ** 2
-    return min(len(question.program.statements) * max(sweeps, 1), sys.maxsize)
+    return min(nodes * max(sweeps, 1), sys.maxsize)
 
 
 def _described(compiled: Compiled, request: GraphForm) -> dict[str, Any]:

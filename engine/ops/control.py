@@ -479,14 +479,20 @@ GUESSED_STEPS = 100
 """Steps that a while loop is taken for: how many they are is known when it ends, and deadlines look in at each."""
 
 
-def _taken(node: Node) -> list[tuple[int, Plan]]:
+def _taken(node: Node) -> list[tuple[Plan, int, int]]:
     """The branch that takes longer."""
-    return [(1, max((body.plan for body in _branches(node)), key=lambda plan: plan.seconds))]
+    return [(max((body.plan for body in _branches(node)), key=lambda plan: plan.seconds), 1, 1)]
 
 
-def _guessed(node: Node) -> list[tuple[int, Plan]]:
-    steps = min(GUESSED_STEPS, node.attrs["max_steps"])
-    return [(steps + 1, node.attrs["cond_fn"].plan), (steps, node.attrs["body_fn"].plan)]
+def _guessed(node: Node) -> list[tuple[Plan, int, int]]:
+    most = node.attrs["max_steps"]
+    steps = min(GUESSED_STEPS, most)
+    return [(node.attrs["cond_fn"].plan, steps + 1, most + 1), (node.attrs["body_fn"].plan, steps, most)]
+
+
+def _counted(node: Node) -> list[tuple[Plan, int, int]]:
+    length = node.attrs["length"]
+    return [(node.attrs["body_fn"].plan, length, length)]
 
 
 scan = define(
@@ -510,7 +516,7 @@ scan = define(
     batch=_scan_batch,
     flops=_loop_flops,
     scratch=_step_bytes,
-    trips=lambda node: [(node.attrs["length"], node.attrs["body_fn"].plan)],
+    trips=_counted,
     family="control",
     samples=(
         Sample(((3,), (4, 3)), {"body_fn": "f"}, "f(h, x) = { new = tanh(h) * x; new, sin(new) }"),
