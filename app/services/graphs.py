@@ -4,11 +4,13 @@ A graph is kept as it was posted, under a hash of what it says, and read again b
 its id is that of the graph in full. Those that were read lately are at hand, ready to be compiled; to find one again is
 to look into a dictionary, and to ask the store whether anything has gone since.
 
-The store may block, so it is asked in threads, but for the question whether anything has gone.
+The store may block, so it is asked in threads, but for the question whether anything has gone. Those who write wait for
+one another in one line, and not for long; those who read do not wait for them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -20,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from app.problems import Problem, over_limit
 from app.services.cache import Cache
@@ -27,11 +30,14 @@ from app.services.records import Registered, Registration
 from app.settings import Settings
 from app.stores import STORES, Bounds, Store, StoreFailed
 from app.wire import json
+from engine.errors import EngineError, LimitExceeded
 from engine.limits import Limits
 
 T = TypeVar("T")
-THREADS = 2
-"""Threads that wait for the store; more would wait for one another."""
+READERS, WRITERS = 2, 1
+"""Threads that ask the store, and that change it: a store takes one change at a time."""
+WAITING_SECONDS = 5.0
+"""How long one waits for the store, those before it included."""
 ASKING_SECONDS = 0.1
 """How long a graph may be found at hand that another process has removed."""
 NOTING_SECONDS = 30.0
@@ -67,7 +73,8 @@ class Graphs:
         self._noted = time.monotonic()
         self._version = 0
         self._asked = -ASKING_SECONDS
-        self._threads = anyio.CapacityLimiter(THREADS)
+        self._readers, self._writers = anyio.CapacityLimiter(READERS), anyio.CapacityLimiter(WRITERS)
+        self._checkers = anyio.CapacityLimiter(1)
 
     @property
     def cache(self) -> Cache[_Near]:
@@ -75,7 +82,8 @@ class Graphs:
         return self._at_hand
 
     def open(self) -> Store:
-        """The store; opened at the first call. Raises StoreUnusable."""
+        """The store; opened at the first call that can. Raises StoreUnusable, and StoreFailed where a later call may
+        succeed."""
         with self._opening:
             if self._store is None:
                 bounds = Bounds(self._settings.graphs, self._settings.graphs_bytes)
@@ -89,17 +97,32 @@ class Graphs:
                 self._store.close()
                 self._store = None
 
-    async def _in_thread(self, work: Callable[[Store], T]) -> T:
-        """Do `work` on the store, once it knows which graphs were used."""
+    async def check(self) -> None:
+        """Raise StoreFailed where a graph could not be kept now."""
+        await anyio.to_thread.run_sync(lambda: self.open().check(), limiter=self._checkers)
+
+    async def _reading(self, work: Callable[[Store], T]) -> T:
+        """Do `work` that changes nothing."""
+        return await self._in_thread(lambda: work(self.open()), self._readers)
+
+    async def _writing(self, work: Callable[[Store], T]) -> T:
+        """Do `work` on the store, once it knows which graphs were used: else it might let go of the wrong ones."""
 
         def done() -> T:
             store = self.open()
             self._note_uses(store)
             return work(store)
 
-        found = await anyio.to_thread.run_sync(done, limiter=self._threads)
+        found = await self._in_thread(done, self._writers)
         self._asked = -ASKING_SECONDS
         return found
+
+    async def _in_thread(self, work: Callable[[], T], threads: anyio.CapacityLimiter) -> T:
+        try:
+            async with asyncio.timeout(WAITING_SECONDS):
+                return await anyio.to_thread.run_sync(work, limiter=threads)
+        except TimeoutError:
+            raise StoreFailed(f"no answer within {WAITING_SECONDS:g} s") from None
 
     def _note_uses(self, store: Store) -> None:
         used, self._used = self._used, {}
@@ -113,11 +136,13 @@ class Graphs:
         """The graph of this id. Raises unknown_graph."""
         found = self._near(id)
         if found is None:
-            found = await self._in_thread(partial(_read, id, self._settings.limits))
+            found = await self._reading(partial(_read, id, self._settings.limits))
             self._at_hand.put(id, found, found.graph.program.nbytes)
         self._use(id)
         if self._is_overdue:
-            await self._in_thread(lambda store: None)
+            self._noted = time.monotonic()  # so that one request notes them, and not all that come meanwhile
+            with suppress(StoreFailed):
+                await self._writing(lambda store: None)
         return found.graph
 
     def near(self, id: str) -> Registered | None:
@@ -170,19 +195,19 @@ class Graphs:
         record = graph.record
         if record.size > self._settings.graphs_bytes:
             raise over_limit("graphs_bytes", self._settings.graphs_bytes, record.size, "bytes of the graph")
-        return await self._in_thread(lambda store: store.put(record, graph.name, redescribe=graph.redescribe))
+        return await self._writing(lambda store: store.put(record, graph.name, redescribe=graph.redescribe))
 
     async def remove(self, id: str) -> None:
         """Forget a graph. Raises unknown_graph."""
         self._at_hand.drop(id)
-        if not await self._in_thread(lambda store: store.remove(id)):
+        if not await self._writing(lambda store: store.remove(id)):
             raise unknown(id)
 
     # Listing
 
     async def page(self, most: int, before: int | None, name: str | None) -> Page:
         """Descriptions of up to `most` graphs, the latest first; and where to go on, if there are more."""
-        found = await self._in_thread(lambda store: store.page(most + 1, before, name))
+        found = await self._reading(lambda store: store.page(most + 1, before, name))
         graphs = [{**json.decode(each.description), "names": list(each.names)} for each in found[:most]]
         return Page(graphs, found[most - 1].number if len(found) > most else None)
 
@@ -197,7 +222,13 @@ def _read(id: str, limits: Limits, store: Store) -> _Near:
     source = store.source(id)
     if source is None:
         raise unknown(id)
-    found = Registered.read(source, limits)
+    try:
+        found = Registered.read(source, limits)
+    except LimitExceeded:  # the settings are lower than they were
+        raise
+    except (ValueError, TypeError, msgspec.MsgspecError, EngineError, Problem) as error:
+        logger.error("the graph %s is damaged in the store, or this version no longer takes it: %s", id, error)
+        raise unknown(id) from error
     if found.program.digest != id:
         logger.error("the graph %s was registered under an id that it does not have in this version", id)
         raise unknown(id)

@@ -74,5 +74,8 @@ class Store(Protocol):
         """Up to `most` records, the latest first: from the one that arrived before number `before`; those that `name`
         leads to."""
 
+    def check(self) -> None:
+        """Raise StoreFailed where a record could not be kept now. It may write, and is not asked often."""
+
     def close(self) -> None:
         """Let go of what the store holds open."""

@@ -95,5 +95,8 @@ class MemoryStore:
                 Entry(each.number, each.record.description, tuple(sorted(each.names))) for each in islice(rest, most)
             ]
 
+    def check(self) -> None:
+        pass
+
     def close(self) -> None:
         pass

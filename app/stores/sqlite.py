@@ -1,18 +1,23 @@
 """Graphs in a file, by SQLite: they outlive the process, and several processes may share them.
 
-The file is in write-ahead mode, so that readers wait for nobody, and what was put survives the process being killed. It
-is looked over when it is opened. One that is damaged is put aside under another name, with a line in the log, and a new
-one begun: no graph is worth a service that does not start. One that is not ours is left alone.
+The file is in write-ahead mode, so that readers wait for nobody, and each change is on the disk before its call
+returns: what was put survives a kill, and a power cut as well. It is looked over when it is opened. One that is damaged
+is put aside under another name, with a line in the log, and a new one begun: no graph is worth a service that does not
+start. One that is not ours is left alone.
 
 Connections are lent out of a pool, as threads come and go; one more is for the two calls that an event loop makes.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
+import os
+import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import count
@@ -25,10 +30,16 @@ APPLICATION = 0x47726477
 LAYOUT = 1
 """The version of the tables; a file of another one is not touched."""
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+"""Faults that go away by themselves, or with somebody else's files."""
 COMPANIONS = ("", "-wal", "-shm")
 """The ends of the names of the files that are a database."""
-PATIENCE, SHORT_PATIENCE = 10.0, 0.05
-"""Seconds to wait for other writers: in a thread, in an event loop."""
+PATIENCE, CHECK_PATIENCE, SHORT_PATIENCE = 2.0, 0.5, 0.05
+"""Seconds to wait for other writers: in a thread, in a check, in an event loop."""
+OPENING_PATIENCE = 30.0
+"""Seconds to wait for another process that opens the file for the first time."""
+LEAST_FREE = 1 << 20
+"""Bytes of the disk below which it counts as full. Small writes find room in the log when large ones no longer do."""
 
 TABLES = f"""
 BEGIN IMMEDIATE;
@@ -76,7 +87,10 @@ class SqliteStore:
             with _alone(path):
                 _prepare(path)
             self._watch = _connect(path, SHORT_PATIENCE)
+            self._file = _identity(path)
         except (OSError, sqlite3.Error) as error:
+            if _passes(error, path):
+                raise StoreFailed(f"graphs cannot be kept in {path} now: {error}") from error
             raise StoreUnusable(
                 f"graphs cannot be kept in {path}: {error}. GRADWIRE_STORE_PATH names another file, and "
                 "GRADWIRE_STORE=memory keeps them in memory"
@@ -171,6 +185,15 @@ class SqliteStore:
             rows = connection.execute(PAGE, (before, name, most)).fetchall()
         return [Entry(number, bytes(about), tuple(sorted((names or "").split()))) for number, about, names in rows]
 
+    def check(self) -> None:
+        if _identity(self._path) != self._file:
+            raise StoreFailed(f"{self._path} was removed or replaced: the service must be started again")
+        if _free(self._path) < LEAST_FREE:
+            raise StoreFailed(f"the disk of {self._path} is full")
+        # Only a write tells of a file system that has become read-only, a quota, or a lock that is not given back.
+        with _failing(), closing(_connect(self._path, CHECK_PATIENCE)) as connection:
+            connection.execute(f"PRAGMA application_id = {APPLICATION}")
+
     def close(self) -> None:
         self._watch.close()
         while self._idle:
@@ -185,11 +208,43 @@ def _failing() -> Iterator[None]:
         raise StoreFailed(str(error)) from error
 
 
-def _connect(path: Path, patience: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+def _connect(path: Path, patience: float, mode: str = "rw") -> sqlite3.Connection:
+    """A connection to the file. Only mode rwc makes one: where ours was removed, an empty one would hide that."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=patience,
+        isolation_level=None,
+        check_same_thread=False,
+    )
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA synchronous = FULL")
     return connection
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one that has its name."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _free(path: Path) -> int:
+    try:
+        return shutil.disk_usage(path.parent).free
+    except OSError as error:
+        raise StoreFailed(str(error)) from error
+
+
+def _passes(error: Exception, path: Path) -> bool:
+    """Whether a fault is one of the moment. On a full disk SQLite speaks of a faulty one at times."""
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING:
+        return True
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return path.parent.is_dir() and _free(path) < LEAST_FREE
 
 
 @contextmanager
@@ -206,19 +261,19 @@ def _prepare(path: Path) -> None:
     if fault is not None:
         aside = _put_aside(path)
         logger.error("the graphs in %s are damaged (%s); it is now %s, and a new one is begun", path, fault, aside)
-    with closing(_connect(path, PATIENCE)) as connection:
+    with closing(_connect(path, OPENING_PATIENCE, "rwc")) as connection:
         if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(TABLES)
         found = [connection.execute(f"PRAGMA {each}").fetchone()[0] for each in ("application_id", "user_version")]
         if found != [APPLICATION, LAYOUT]:
             raise sqlite3.DatabaseError("it belongs to another program, or to another version of this one")
+        connection.execute("PRAGMA journal_mode = WAL")  # which the file remembers, but a backup's copy does not
 
 
 def _fault(path: Path) -> str | None:
     """What is wrong with the file, if anything is."""
     try:
-        with closing(_connect(path, PATIENCE)) as connection:
+        with closing(_connect(path, OPENING_PATIENCE, "rwc")) as connection:
             found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
             return None if found == "ok" else found
     except sqlite3.DatabaseError as error:
@@ -228,7 +283,9 @@ def _fault(path: Path) -> str | None:
 
 
 def _put_aside(path: Path) -> Path:
-    aside = next(each for each in (path.with_name(f"{path.name}.damaged-{n}") for n in count(1)) if not each.exists())
+    stem = f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    names = (path.with_name(stem if n == 0 else f"{stem}-{n}") for n in count())
+    aside = next(each for each in names if not each.exists())
     for companion in COMPANIONS:
         with suppress(FileNotFoundError):
             path.with_name(path.name + companion).rename(aside.with_name(aside.name + companion))

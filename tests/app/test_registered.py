@@ -517,7 +517,7 @@ def test_a_damaged_file_does_not_keep_the_service_from_starting(tmp_path: Path) 
         with httpx.Client(base_url=address) as client:
             register(client, **CUBE)
         log = (tmp_path / "log").read_text()
-    assert f"{path}.damaged-1" in log
+    assert f"{path}.damaged-" in log
     assert "Traceback" not in log
 
 

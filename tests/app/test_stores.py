@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from app.backup import back_up
 from app.settings import Settings
 from app.stores import STORES, Bounds, Record, Store, StoreFailed, StoreUnusable
 from app.stores.sqlite import SqliteStore
@@ -286,6 +291,8 @@ def _scribble(path: Path) -> None:
     path.write_bytes(raw)
 
 
+NAMED = re.compile(r"graphs\.sqlite3\.damaged-\d{8}T\d{6}Z(-\d+)?")
+"""How a file is called that was put aside."""
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "not a database": lambda path: path.write_bytes(b"no database at all, though it is long enough" * 100),
     "cut short": lambda path: os.truncate(path, 5000),
@@ -297,7 +304,8 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 def test_a_damaged_file_is_put_aside_with_a_message(
     path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object]
 ) -> None:
-    for round in (1, 2):
+    asides: set[Path] = set()
+    for _ in range(2):
         store = SqliteStore(path, WIDE)
         for number in range(200):
             store.put(record(f"r{number}", 100))
@@ -307,12 +315,25 @@ def test_a_damaged_file_is_put_aside_with_a_message(
         caplog.clear()
         with caplog.at_level(logging.ERROR):
             store = SqliteStore(path, WIDE)
-        aside = path.with_name(f"graphs.sqlite3.damaged-{round}")
+        (aside,) = {each for each in path.parent.glob("*.damaged-*") if NAMED.fullmatch(each.name)} - asides
+        asides.add(aside)
         assert aside.read_bytes() == damaged
         assert str(path) in caplog.text and str(aside) in caplog.text
         assert store.page(10) == []
         assert store.put(record("new"))
         store.close()
+
+
+def test_what_belongs_to_a_damaged_file_goes_with_it(path: Path) -> None:
+    """A log of the old file beside the new one would be read as its own."""
+    path.parent.mkdir()
+    for name in ("", "-wal", "-shm"):
+        path.with_name(path.name + name).write_bytes(b"no database at all" * 1000)
+    store = SqliteStore(path, WIDE)
+    assert store.put(record("a"))
+    store.close()
+    asides = {each.name.rpartition("Z")[2] for each in path.parent.glob("*.damaged-*")}
+    assert asides == {"", "-wal", "-shm"}
 
 
 def test_an_empty_file_is_a_new_one(path: Path) -> None:
@@ -355,6 +376,154 @@ def test_a_full_disk_is_of_the_moment(path: Path) -> None:
     with store._connection() as connection:
         connection.execute("PRAGMA max_page_count = 1000000")
     assert store.put(record("b", 100_000))
+    store.close()
+
+
+def test_a_disk_that_is_full_when_the_store_opens_is_of_the_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No crash loop: what needs no store can be served."""
+    path.parent.mkdir()
+    path.mkdir()  # so that SQLite cannot open it
+    with pytest.raises(StoreUnusable):
+        SqliteStore(path, WIDE)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 30, 1 << 30, 0))
+    with pytest.raises(StoreFailed, match="now"):
+        SqliteStore(path, WIDE)
+
+
+def test_a_backup_is_a_store(path: Path, tmp_path: Path) -> None:
+    """Taken while others read and write; read again, it is in write-ahead mode as the first was."""
+    copy = tmp_path / "copy.sqlite3"
+    store = SqliteStore(path, WIDE)
+    store.put(record("a"), "alpha")
+    back_up(path, copy)
+    store.put(record("b"))
+    back_up(path, copy)  # over the one before
+    store.put(record("c"))
+    other = SqliteStore(copy, WIDE)
+    assert ids(other, *"abc") == {"a", "b"}
+    assert [each.names for each in other.page(10, name="alpha")] == [("alpha",)]
+    with other._connection() as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    for each in (store, other):
+        each.close()
+
+
+def test_a_backup_of_nothing_is_none(tmp_path: Path) -> None:
+    """And makes no file that looks like one."""
+    done = subprocess.run(
+        [sys.executable, "-m", "app.backup", str(tmp_path / "copy")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "GRADWIRE_STORE_PATH": str(tmp_path / "none")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "could not be copied" in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# What a check finds
+
+
+@pytest.fixture
+def checked(path: Path) -> Iterator[SqliteStore]:
+    """A store that is well."""
+    store = SqliteStore(path, WIDE)
+    store.put(record("a"))
+    store.check()
+    yield store
+    store.close()
+
+
+def test_a_check_changes_nothing(checked: SqliteStore) -> None:
+    before = checked.page(10)
+    checked.check()
+    assert checked.page(10) == before
+
+
+def test_a_check_finds_a_lock_that_is_not_given_back(checked: SqliteStore, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        start = time.perf_counter()
+        with pytest.raises(StoreFailed, match="locked"):
+            checked.check()
+        assert time.perf_counter() - start < 30
+        other.rollback()
+    checked.check()
+
+
+@pytest.mark.parametrize("way", ["removed", "replaced", "its folder removed"])
+def test_a_check_finds_that_the_file_is_gone(checked: SqliteStore, path: Path, way: str) -> None:
+    if way == "its folder removed":
+        shutil.rmtree(path.parent)
+    else:
+        path.rename(path.with_name("elsewhere"))
+    if way == "replaced":
+        path.write_bytes(b"")
+    with pytest.raises(StoreFailed, match="removed or replaced"):
+        checked.check()
+
+
+def test_where_the_file_is_gone_no_empty_one_takes_its_place(checked: SqliteStore, path: Path) -> None:
+    path.unlink()
+    checked._idle.clear()
+    with pytest.raises(StoreFailed):
+        checked.put(record("b"))
+    assert not path.exists()
+
+
+def test_a_check_finds_that_the_disk_is_full(checked: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 30, 1 << 30, 1000))
+    with pytest.raises(StoreFailed, match="full"):
+        checked.check()
+
+
+def test_clocks_that_jump_do_not_change_what_goes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of use is counted, not timed: of a process whose clock is a day behind, the last one used stays."""
+    store = SqliteStore(path, Bounds(3, 1 << 20))
+    for name, at in (("a", 2e9), ("b", 1e9), ("c", 3e9)):
+        monkeypatch.setattr(time, "time", lambda at=at: at)
+        store.put(record(name))
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    store.use(["a"])
+    store.put(record("d"))
+    assert ids(store, *"abcd") == {"a", "c", "d"}
+    store.close()
+
+
+# Disks that are really small: a child with a limit on the size of files, and a file system of its own
+
+
+SMALL_FILES = """
+import resource, sys
+from pathlib import Path
+from app.stores.contract import Bounds, Record, StoreFailed
+from app.stores.sqlite import SqliteStore
+store = SqliteStore(Path(sys.argv[1]), Bounds(1000, 1 << 30))
+assert store.put(Record("before", b"x", b""))
+resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
+failed = 0
+for number in range(20):
+    try:
+        store.put(Record(f"large-{number}", bytes(100_000), b""))
+    except StoreFailed:
+        failed += 1
+assert 0 < failed < 20, failed
+assert store.source("before") == b"x"
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert store.put(Record("after", bytes(1_000_000), b""))
+store.check()
+"""
+
+
+def test_what_the_system_does_not_let_grow_is_of_the_moment(path: Path) -> None:
+    """Where a write fails half-way, in the log or in the file, what was kept is whole, and it goes on later."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_FILES, str(path)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    store = SqliteStore(path, WIDE)
+    assert store.has("before") and store.has("after")
     store.close()
 
 
