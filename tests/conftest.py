@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,56 +14,18 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings
+from tests.support.service import Service
 
 ROOT = Path(__file__).parents[1]
-STARTUP_SECONDS = 30
 LOG = pytest.StashKey[Path]()
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as it:
-        it.bind(("127.0.0.1", 0))
-        return int(it.getsockname()[1])
 
 
 @contextmanager
 def serving(log: Path, **settings: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`python -m app` in a process of its own: its address, and the process, which ends with the block."""
-    port = free_port()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "GRADWIRE_HOST": "127.0.0.1",
-        "GRADWIRE_PORT": str(port),
-        "GRADWIRE_STORE_PATH": str(log.parent / "graphs.sqlite3"),
-    }
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app"], cwd=ROOT, env=environment | settings, stdout=out, stderr=subprocess.STDOUT
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        _wait_for(address, process, log)
-        yield address, process
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + STARTUP_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            if httpx.get(f"{address}/healthz").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise RuntimeError(f"the server did not start:\n{log.read_text()}")
+    named = {name.removeprefix("GRADWIRE_").lower(): each for name, each in settings.items()}
+    with Service(log.parent, **named) as service:
+        yield service.address, service.popen
 
 
 @pytest.fixture(scope="session")

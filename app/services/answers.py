@@ -162,7 +162,8 @@ class Answers:
         if reply.crash is not None:
             raise Crashed(reply.crash)
         if answer is None:
-            raise Problem.from_dict(reply.problem or {})
+            problem = Problem.from_dict(reply.problem or {})
+            raise clock.over() if problem.code == "deadline_exceeded" else problem  # it knew of the time left only
         return answer
 
     def stop(self) -> None:

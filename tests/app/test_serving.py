@@ -1,9 +1,8 @@
-"""The process: what is heavy does not hold up what is light, deadlines hold, and a signal ends it in good order."""
+"""The process: what is heavy does not hold up what is light, deadlines hold, and several processes serve as one."""
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ import pytest
 from tests.app.support import ask, graph, node, post, problem
 from tests.conftest import serving
 
-PATIENCE = 1.0
-"""Seconds within which a health check is answered, whatever else goes on. Generous: the machine may be busy."""
+PATIENCE, TRIES = 1.0, 3
+"""Seconds within which a health check is answered, whatever else goes on; and how often that may be tried, since the
+machine may be busy. What holds up the event loop does so each time."""
 
 
 def sines(count: int) -> str:
@@ -35,6 +37,8 @@ def sines(count: int) -> str:
 
 LONG: dict[str, Any] = {"expression": sines(400), "inputs": {"x": 1}}
 """Some seconds of ufuncs."""
+ENDLESS, ENDLESS_SECONDS = {"expression": sines(2500), "inputs": {"x": 1}}, 10
+"""More than so many seconds of them."""
 
 HEAVY: dict[str, tuple[str, Any]] = {
     "a chain of sines": ("/grad/value", LONG | {"timeout": 2}),
@@ -94,29 +98,40 @@ def slowest_answer(client: httpx.Client, meanwhile: Callable[[], Any]) -> tuple[
         return longest, running.result()
 
 
+def is_light_meanwhile(server: str, place: Path, path: str, body: Any, before: Any = None) -> bool:
+    """Whether health checks are answered in time while `body` is. Each further try is with a service of its own, which
+    has no plans."""
+    for attempt in range(TRIES):
+        with ExitStack() as stack:
+            address = server if attempt == 0 else stack.enter_context(serving(place / "log"))[0]
+            one, other = (stack.enter_context(httpx.Client(base_url=address, timeout=60)) for _ in range(2))
+            if before is not None:
+                ask(one, path, before)
+                ask(one, path, before)
+            longest, response = slowest_answer(one, partial(post, other, path, body))
+            assert response.status_code in (200, 422, 504), response.text[:300]
+            if longest < PATIENCE:
+                return True
+    return False
+
+
 @pytest.mark.parametrize(("path", "body"), HEAVY.values(), ids=HEAVY)
-def test_what_is_heavy_does_not_hold_up_what_is_light(client: httpx.Client, server: str, path: str, body: Any) -> None:
-    with httpx.Client(base_url=server, timeout=60) as other:
-        longest, response = slowest_answer(client, lambda: post(other, path, body))
-    assert response.status_code in (200, 422, 504), response.text[:300]
-    assert longest < PATIENCE
+def test_what_is_heavy_does_not_hold_up_what_is_light(server: str, tmp_path: Path, path: str, body: Any) -> None:
+    assert is_light_meanwhile(server, tmp_path, path, body)
 
 
-def test_a_loop_that_was_short_may_be_long_the_next_time(client: httpx.Client, server: str) -> None:
+def test_a_loop_that_was_short_may_be_long_the_next_time(server: str, tmp_path: Path) -> None:
     """The plan is known by then, and says nothing of how many steps there are."""
     body = {"expression": "goes(x) = x > 0\ndown(x) = x - 1\nwhile_loop(goes, down, x)", "timeout": 2}
-    for _ in range(2):
-        ask(client, "/grad/value", body | {"inputs": {"x": 2}})
-    with httpx.Client(base_url=server, timeout=60) as other:
-        longest, _ = slowest_answer(client, lambda: post(other, "/grad/value", body | {"inputs": {"x": 900_000}}))
-    assert longest < PATIENCE
+    short, long = body | {"inputs": {"x": 2}}, body | {"inputs": {"x": 900_000}}
+    assert is_light_meanwhile(server, tmp_path, "/grad/value", long, before=short)
 
 
 def test_a_deadline_is_kept_and_the_service_goes_on(client: httpx.Client) -> None:
     start = time.perf_counter()
-    found = problem(post(client, "/grad/value", LONG | {"timeout": 0.2}))
+    found = problem(post(client, "/grad/value", ENDLESS | {"timeout": 0.2}))
     assert found["code"] == "deadline_exceeded"
-    assert time.perf_counter() - start < 1.5
+    assert time.perf_counter() - start < ENDLESS_SECONDS / 2
     assert "0.2 s" in found["detail"]
     ask(client, "/grad/value", {"expression": "x", "inputs": {"x": 1}})
 
@@ -127,7 +142,7 @@ def test_deadlines_free_the_threads(client: httpx.Client, server: str) -> None:
         waiting = [pool.submit(post, other, "/grad/value", LONG | {"timeout": 0.3}) for _ in range(7)]
         start = time.perf_counter()
         ask(client, "/grad/check", {"expression": "x**2", "inputs": {"x": 1}})
-        assert time.perf_counter() - start < 5
+        assert time.perf_counter() - start < 15
         assert {each.result().status_code for each in waiting} == {504}
 
 
@@ -137,26 +152,10 @@ def test_a_timeout_does_not_raise_the_services_own(tmp_path: Path) -> None:
         httpx.Client(base_url=address, timeout=60) as client,
     ):
         start = time.perf_counter()
-        found = problem(post(client, "/grad/value", LONG | {"timeout": 50}))
+        found = problem(post(client, "/grad/value", ENDLESS | {"timeout": 50}))
         assert found["code"] == "deadline_exceeded"
         assert "0.3 s" in found["detail"]
-        assert time.perf_counter() - start < 2
-
-
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_what_runs_end_and_then_ends_the_process(tmp_path: Path, sent: signal.Signals) -> None:
-    with serving(tmp_path / "log") as (address, process), ThreadPoolExecutor(1) as pool:
-        body = {"expression": sines(150), "inputs": {"x": 1}}
-        running = pool.submit(lambda: httpx.post(f"{address}/grad/value", json=body, timeout=60))
-        time.sleep(0.3)
-        assert not running.done()
-        process.send_signal(sent)
-        assert running.result().status_code == 200
-        # As uvicorn does it: the signal is raised again once all is in order.
-        assert process.wait(15) in (0, -sent, 128 + sent)
-        log = (tmp_path / "log").read_text()
-    assert "Finished server process" in log
-    assert "Traceback" not in log
+        assert time.perf_counter() - start < ENDLESS_SECONDS / 2
 
 
 def test_a_client_that_goes_away_leaves_the_log_clean(tmp_path: Path) -> None:
@@ -169,7 +168,6 @@ def test_a_client_that_goes_away_leaves_the_log_clean(tmp_path: Path) -> None:
         ):
             with socket.create_connection((host, int(port))) as it:
                 it.sendall(part)
-        time.sleep(0.2)
         assert httpx.get(f"{address}/healthz").status_code == 200
     assert "Traceback" not in (tmp_path / "log").read_text()
 
