@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint bench peers docs lock clean
+.PHONY: help serve test soak lint bench peers docs lock clean
 
 help:  ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,9 @@ serve: .venv/.serve  ## Run the service (settings: GRADWIRE_* in the environment
 
 test: .venv/.dev  ## Run the tests; ARGS="-k taylor" goes to pytest
 	$(PY) -m pytest -n auto $(ARGS)
+
+soak: .venv/.dev  ## Run what takes minutes: load and faults; SOAK_SECONDS (600) is how long a load lasts
+	$(PY) -m pytest -p no:cacheprovider tests/soak/test_*.py $(ARGS)
 
 lint: .venv/.dev  ## Check style, format, types and import layers
 	$(PY) -m ruff check
