@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 
 import pytest
@@ -27,6 +28,13 @@ ROUTES = [
 @pytest.mark.parametrize("name", [*SETTINGS, *LIMITS, *CODES, *WARNINGS, *ROUTES, *BY_NAME])
 def test_is_in_the_reference(name: str) -> None:
     assert f"`{name}`" in REFERENCE
+
+
+def test_the_operators_page_names_only_what_there_is() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"GRADWIRE_\w+", page)) <= {*SETTINGS, *LIMITS}
+    told = re.findall(r"^\| `(\w+)` \|", page.partition("## When something goes wrong")[2], re.MULTILINE)
+    assert {code for code, row in CODES.items() if row.status >= 500} <= set(told) <= CODES.keys()
 
 
 @pytest.mark.parametrize("page", PAGES)
