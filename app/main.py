@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -20,6 +20,7 @@ from app.http.direct import install_direct
 from app.http.documenting import install_openapi
 from app.http.guard import Guard, open_paths
 from app.http.headers import Cors, NoSniffing
+from app.http.leaving import Leaving
 from app.http.routers import gradients, graphs, health, metrics, pages, reference
 from app.http.tracing import TELEMETRY
 from app.http.watching import install_watching
@@ -29,10 +30,11 @@ from app.services.answers import Answers
 from app.services.graphs import Graphs
 from app.services.keys import Keys
 from app.services.observed import figures_of
+from app.services.readiness import Readiness
 from app.services.sharing import Shared
 from app.services.tasks import Gone
 from app.settings import Settings
-from app.stores import StoreFailed
+from app.stores import StoreFailed, StoreUnusable
 from engine.errors import EngineError
 
 DESCRIPTION = """\
@@ -45,7 +47,8 @@ examples that run: open one and press *Try it out*.
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-    app.state.graphs.open()
+    with suppress(StoreFailed):  # it is opened when it can be; what needs no store is answered meanwhile
+        app.state.graphs.open()
     await app.state.answers.start()
     async with app.state.shared:
         yield {"settings": app.state.settings, "watching": app.state.watching}  # which the protocol sees, too
@@ -80,6 +83,8 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
     app.state.settings = settings
     app.state.graphs = registered or Graphs(settings)
     app.state.answers = Answers(settings, app.state.graphs)
+    app.state.readiness = Readiness({"store": app.state.graphs.check})
+    app.add_middleware(Leaving, readiness=app.state.readiness)
     app.state.figures = figures_of(app.state.answers)
     app.state.shared = Shared(app.state.figures, settings.figures_path)
     for router in ROUTERS:
@@ -87,6 +92,7 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
     app.add_exception_handler(Problem, problems.on_problem)
     app.add_exception_handler(EngineError, problems.on_engine_error)
     app.add_exception_handler(StoreFailed, problems.on_store_failure)
+    app.add_exception_handler(StoreUnusable, problems.on_store_failure)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)
     app.add_exception_handler(ClientDisconnect, problems.on_disconnect)

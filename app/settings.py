@@ -214,8 +214,11 @@ class Settings(BaseSettings):
     keep_alive_seconds: int = Field(75, gt=0)
     """Idle connections are closed after this many seconds."""
 
+    drain_seconds: float = Field(0.0, ge=0)
+    """On SIGTERM, requests are taken for so many seconds more while `/readyz` says no, until load balancers notice."""
+
     grace_seconds: int = Field(30, gt=0)
-    """On SIGTERM, running requests have this many seconds to end."""
+    """After that, running requests have this many seconds to end; then they are answered with 503."""
 
     limits: Annotated[Limits, AfterValidator(_positive)] = Limits()
     """What one graph may cost: GRADWIRE_LIMITS__NODES and so on."""

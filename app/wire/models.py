@@ -608,6 +608,11 @@ class HealthAnswer(Model):
     status: Literal["ok"]
 
 
+class ReadyAnswer(HealthAnswer):
+    checks: dict[str, Literal["ok"]]
+    """What was looked at."""
+
+
 class ProblemOut(BaseModel):
     """An error (RFC 9457)."""
 
@@ -632,3 +637,5 @@ class ProblemOut(BaseModel):
     line: int | None = None
     column: int | None = None
     """Where in the expression; both count from 1."""
+    checks: dict[str, str] | None = None
+    """Of `/readyz`: what was looked at, and "ok" or what is wrong."""

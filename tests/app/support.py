@@ -12,7 +12,7 @@ from app.problems import CODES
 
 FIELDS = {"type", "title", "status", "detail", "instance", "code", "pointer"}
 """What every problem has."""
-SOMETIMES = {"node", "limit", "line", "column", "errors"}
+SOMETIMES = {"node", "limit", "line", "column", "errors", "checks"}
 """What a problem has where it makes sense."""
 DOWN = "x - 1 + 0 * sin(cos(tanh(sin(cos(tanh(sin(cos(x))))))))"
 LOOP: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from app.__main__ import limit_blas
+from app.serving import limit_blas
 from app.settings import Settings
 from engine.limits import Limits
 from tests.conftest import ROOT
