@@ -83,7 +83,7 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
     app.state.settings = settings
     app.state.graphs = registered or Graphs(settings)
     app.state.answers = Answers(settings, app.state.graphs)
-    app.state.readiness = Readiness({"store": app.state.graphs.check})
+    app.state.readiness = Readiness({"store": app.state.graphs.check, "workers": app.state.answers.check})
     app.add_middleware(Leaving, readiness=app.state.readiness)
     app.state.figures = figures_of(app.state.answers)
     app.state.shared = Shared(app.state.figures, settings.figures_path)

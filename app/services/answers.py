@@ -25,6 +25,7 @@ from app.services.deadline import Clock, Stopped
 from app.services.graphs import Graphs
 from app.services.machine import cores, memory
 from app.services.messages import Job
+from app.services.readiness import NotReady
 from app.services.records import Registered, Registration
 from app.services.tasks import Gone, Road, Task, TooHeavy
 from app.services.workers import Died, Workers
@@ -165,6 +166,14 @@ class Answers:
             problem = Problem.from_dict(reply.problem or {})
             raise clock.over() if problem.code == "deadline_exceeded" else problem  # it knew of the time left only
         return answer
+
+    async def check(self) -> None:
+        """Raises NotReady where no worker process can be had."""
+        if not self.workers.alive:
+            try:
+                await self.start()
+            except OSError as error:
+                raise NotReady(f"no worker process can be begun: {error}") from error
 
     def stop(self) -> None:
         """Give up what runs; whoever waits for it is told."""
