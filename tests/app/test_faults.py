@@ -153,7 +153,7 @@ def test_several_processes_end_as_one(tmp_path: Path) -> None:
     """And a signal that goes to all that serve, not to the first alone, is one signal."""
     with Service(tmp_path, workers=2) as service, running(service, LONG) as answer:
         below = service.children()
-        for pid in (service.pid, *servers(service)):
+        for pid in (service.pid, *service.servers()):
             os.kill(pid, signal.SIGTERM)
         assert answer.result().status_code == 200
         assert service.popen.wait(GRACE) == 0
@@ -167,17 +167,12 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/statm").exists() and Path(f"/proc/{pid}/statm").read_text() != "0 0 0 0 0 0 0\n"
 
 
-def servers(service: Service) -> list[int]:
-    """Those of several processes that serve."""
-    return [each for each in service.children() if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
-
-
 def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
     with Service(tmp_path, workers=2) as service:
-        until(lambda: len(servers(service)) == 2, 20, "two serve")
-        before = servers(service)
+        until(lambda: len(service.servers()) == 2, 20, "two serve")
+        before = service.servers()
         kill(before[0])
-        until(lambda: len(servers(service)) == 2 and servers(service) != before, 20, "two serve again")
+        until(lambda: len(service.servers()) == 2 and service.servers() != before, 20, "two serve again")
         until(lambda: all(service.answers() for _ in range(8)), 20, "all answer")
         assert service.stop() == 0
     assert "another one takes over" in service.log
@@ -186,7 +181,7 @@ def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
 def test_of_several_processes_none_outlives_the_first(tmp_path: Path) -> None:
     """Else the port would stay taken, and the next start fail."""
     with Service(tmp_path, workers=2) as service:
-        until(lambda: len(servers(service)) == 2, 20, "two serve")
+        until(lambda: len(service.servers()) == 2, 20, "two serve")
         below = service.children()
         service.popen.kill()
         service.popen.wait()
@@ -287,7 +282,7 @@ def test_a_locked_file_is_told_and_holds_up_nothing_else(tmp_path: Path) -> None
 
 def test_two_processes_that_register_at_once_give_no_500(tmp_path: Path) -> None:
     with Service(tmp_path, workers=2, graphs=20) as service, ThreadPoolExecutor(8) as pool:
-        until(lambda: len(servers(service)) == 2, 20, "two serve")
+        until(lambda: len(service.servers()) == 2, 20, "two serve")
         answers = pool.map(lambda i: register(service, f"y = x + {i % 50}").status_code, range(200))
         assert set(answers) <= {200, 201, 503}
         assert service.answers("/readyz")

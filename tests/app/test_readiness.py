@@ -87,7 +87,7 @@ def test_a_check_is_asked_again_in_time(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_probe_reads_what_was_checked(tmp_path: Path) -> None:
     app = create_app(Settings(store_path=tmp_path / "graphs.sqlite3"))
     with httpx.Client(transport=InProcess(app), base_url="http://in-process") as client:
-        checks = {name: "ok" for name in app.state.readiness.checks}
+        checks = dict.fromkeys(app.state.readiness.checks, "ok")
         assert client.get("/readyz").json() == {"status": "ok", "checks": checks} and "store" in checks
         app.state.readiness.checks["another"] = bad
         response = client.get("/readyz")

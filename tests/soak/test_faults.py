@@ -34,17 +34,6 @@ def report(capsys: pytest.CaptureFixture[str], what: str, tally: Tally) -> None:
         print(f"\n{what}\n{tally.table()}")
 
 
-def servers(service: Service) -> list[int]:
-    return [each for each in service.children() if b"resource_tracker" not in _command(each)]
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
 def test_processes_killed_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str], rounds: int) -> None:
     """What one of them was at is lost; the rest, and the service, go on."""
     choice = random.Random(3)
@@ -53,8 +42,7 @@ def test_processes_killed_under_load(tmp_path: Path, capsys: pytest.CaptureFixtu
         async def disturb(load: Load) -> None:
             for _ in range(rounds):
                 await asyncio.sleep(choice.uniform(1, 4))
-                if found := servers(service):
-                    kill(choice.choice(found))
+                kill(choice.choice(service.children()))
 
         tally = asyncio.run(disturbed(service, 3, disturb))
         until(lambda: all(service.answers("/readyz") for _ in range(8)), 30, "all is well again")
@@ -119,9 +107,9 @@ def test_signals_with_work_in_flight(
 def test_a_process_that_stands_still_is_replaced(tmp_path: Path) -> None:
     """As one does whose interpreter a kernel never gives back."""
     with Service(tmp_path, workers=2, seconds=1) as service:
-        until(lambda: len(servers(service)) == 2, 30, "two serve")
-        stopped = servers(service)[0]
+        until(lambda: len(service.servers()) == 2, 30, "two serve")
+        stopped = service.servers()[0]
         os.kill(stopped, signal.SIGSTOP)
-        until(lambda: stopped not in servers(service) and len(servers(service)) == 2, 90, "another one takes over")
+        until(lambda: stopped not in service.servers() and len(service.servers()) == 2, 90, "another one takes over")
         until(lambda: all(service.answers("/readyz") for _ in range(8)), 60, "all is well again")
     assert "stands still" in service.log

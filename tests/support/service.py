@@ -102,6 +102,10 @@ class Service:
         """Processes below the service, at any depth; the oldest first."""
         return sorted(_below(self.pid))
 
+    def servers(self) -> list[int]:
+        """Those of several processes that listen."""
+        return [each for each in self.children() if b"spawn_main" in _command(each)]
+
     def rss(self) -> int:
         """Bytes of memory of the service and all below it. What they share counts for each."""
         return sum(_rss(each) for each in (self.pid, *self.children()))
@@ -152,6 +156,13 @@ def _below(pid: int) -> set[int]:
             continue
         found |= direct.union(*map(_below, direct))
     return found
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _rss(pid: int) -> int:
