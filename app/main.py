@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 import engine.ops  # noqa: F401 - fills the catalogue
 from app import __version__
-from app.http import problems
+from app.http import problems, tracing
 from app.http.bounds import Bounds
 from app.http.direct import install_direct
 from app.http.documenting import install_openapi
@@ -22,7 +22,6 @@ from app.http.guard import Guard, open_paths
 from app.http.headers import Cors, NoSniffing
 from app.http.leaving import Leaving
 from app.http.routers import gradients, graphs, health, metrics, pages, reference
-from app.http.tracing import TELEMETRY
 from app.http.watching import install_watching
 from app.logs import Log
 from app.problems import Problem
@@ -52,6 +51,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     await app.state.answers.start()
     async with app.state.shared:
         yield {"settings": app.state.settings, "watching": app.state.watching}  # which the protocol sees, too
+    await app.state.answers.in_thread(tracing.flush)
     app.state.answers.close()
     app.state.graphs.close()
 
@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
         redirect_slashes=False,
         static_url=pages.STATIC,
         lifespan=_lifespan,
-        telemetry=TELEMETRY,
+        telemetry=tracing.TELEMETRY,
     )
     # What is added last comes first.
     app.add_middleware(Bounds, settings=settings)

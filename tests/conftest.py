@@ -23,8 +23,7 @@ LOG = pytest.StashKey[Path]()
 @contextmanager
 def serving(log: Path, **settings: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`python -m app` in a process of its own: its address, and the process, which ends with the block."""
-    named = {name.removeprefix("GRADWIRE_").lower(): each for name, each in settings.items()}
-    with Service(log.parent, **named) as service:
+    with Service(log.parent, **settings) as service:
         yield service.address, service.popen
 
 

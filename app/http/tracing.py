@@ -50,6 +50,13 @@ def describe(scope: Scope, seen: Seen) -> None:
         span.set_attribute("gradwire.plan_hit", "plan" in seen.clock.notes)
 
 
+def flush() -> None:
+    """Send the spans that wait to be sent. Blocks, for a second at the most."""
+    provider = trace.get_tracer_provider()
+    if hasattr(provider, "force_flush"):  # only an SDK's has
+        provider.force_flush(1000)
+
+
 def add_stages(scope: Scope, seen: Seen) -> None:
     """A span for each stage, from when it first began, as long as it took in all."""
     if TRACED not in scope or seen.clock is None:

@@ -18,13 +18,14 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from app.__main__ import main, serve
+from app.__main__ import main
 from app.http.guard import PROBES, Guard
 from app.main import create_app
 from app.services import keys as module
 from app.services.clients import CLIENT, client_at
 from app.services.keys import Key, Keys, KeysUnusable, new_token, parsed
 from app.services.tasks import Client
+from app.serving import config_of
 from app.settings import Settings
 from tests.app.support import ask, post, problem
 from tests.conftest import AppClient, serving
@@ -397,7 +398,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def do(*words: str, **environment: str) -> Done:
         monkeypatch.setattr(sys, "argv", ["app", *words])
-        monkeypatch.setattr(uvicorn, "run", None)  # which no command should come to
+        monkeypatch.setattr(uvicorn.Server, "run", None)  # which no command should come to
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         capsys.readouterr()
@@ -510,10 +511,9 @@ def test_forwarded_addresses_are_believed_of_those_that_are_named(
     monkeypatch: pytest.MonkeyPatch, trusted: str, peer: str, name: str
 ) -> None:
     """uvicorn by itself would believe whoever is on this machine. What the client itself wrote, the first, is not."""
-    started: list[uvicorn.Config] = []
-    monkeypatch.setattr(uvicorn, "run", lambda app, factory, **options: started.append(uvicorn.Config(app, **options)))
-    serve(Settings(store="memory", port=0, forwarded=trusted))
-    started[0].load()
+    settings = Settings(store="memory", forwarded=trusted)
+    config = config_of(settings, create_app(settings))
+    config.load()
     forwarded = [(b"x-forwarded-for", b"198.51.100.1, 203.0.113.9")]
     scope = {"type": "http", "method": "GET", "path": "/healthz", "raw_path": b"/healthz", "query_string": b"",
              "client": (peer, 9), "headers": forwarded}  # fmt: skip
@@ -521,5 +521,5 @@ def test_forwarded_addresses_are_believed_of_those_that_are_named(
     async def nothing(*message: Any) -> Any:
         return {"type": "http.request"}
 
-    asyncio.run(started[0].loaded_app(scope, nothing, nothing))  # type: ignore[arg-type]
+    asyncio.run(config.loaded_app(scope, nothing, nothing))  # type: ignore[arg-type]
     assert scope[CLIENT].name == name  # type: ignore[union-attr]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from app import serving
 from app.__main__ import main
 from app.services.keys import Key
 from app.services.listening import refusal
@@ -43,7 +44,9 @@ def test_a_name_that_stands_for_both_is_not_its_own(monkeypatch: pytest.MonkeyPa
 def test_the_process_starts_or_does_not(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
     """As in the image, where it is told to listen everywhere; a file that is empty is none, as compose has it."""
     started: list[Any] = []
-    monkeypatch.setattr(uvicorn, "run", lambda app, **options: started.append(options["host"]))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: started.append(server.config.host))
+    monkeypatch.setattr(serving, "quiet", lambda: None)  # which is for good, as is what follows
+    monkeypatch.setattr(serving, "leave", sys.exit)
     monkeypatch.setattr(sys, "argv", ["app"])
     given = {"GRADWIRE_HOST": "0.0.0.0", "GRADWIRE_KEYS_FILE": "", "GRADWIRE_STORE": "memory"} | environment
     for name, value in given.items():
@@ -52,5 +55,6 @@ def test_the_process_starts_or_does_not(monkeypatch: pytest.MonkeyPatch, environ
         with pytest.raises(SystemExit, match="no keys are set"):
             main()
     else:
-        main()
+        with pytest.raises(SystemExit):  # as what serves has ended
+            main()
     assert len(started) == (environment != {"GRADWIRE_OPEN": "false"})

@@ -140,7 +140,8 @@ def test_a_client_that_goes_away_frees_its_worker(client: httpx.Client, running:
 
 
 def test_memory_that_a_worker_may_not_have_is_refused(tmp_path: Path) -> None:
-    many = {"expression": "s(x) = sum(x)\ns(ones([20000000]) * arange(20000000))"}
+    loop = "more(x) = sum(x) < 0\nsame(x) = x\nsum(while_loop(more, same, ones([20000000]) * arange(20000000)))"
+    many = {"expression": loop}
     with (
         serving(tmp_path / "log", GRADWIRE_WORKER_BYTES=str(200 << 20)) as (url, service),
         httpx.Client(base_url=url, timeout=60) as client,

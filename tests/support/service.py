@@ -36,6 +36,11 @@ def until(is_so: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.02)
 
 
+def _variable(name: str) -> str:
+    """The environment variable of a setting; other variables go by their own names, in capitals."""
+    return name if name.isupper() else f"GRADWIRE_{name.upper()}"
+
+
 class Service:
     """`python -m app` under settings by their names: `Service(path, workers=2)`. A context: it stops at the end.
 
@@ -47,7 +52,7 @@ class Service:
         self.address = f"http://127.0.0.1:{self.port}"
         self.log_path = place / "log"
         own = {"host": "127.0.0.1", "port": self.port, "store_path": place / "graphs.sqlite3"}
-        self.environment = {f"GRADWIRE_{name.upper()}": str(each) for name, each in (own | settings).items()}
+        self.environment = {_variable(name): str(each) for some in (own, settings) for name, each in some.items()}
         self.popen = self.launch()
 
     def __enter__(self) -> Service:
