@@ -236,7 +236,7 @@ def test_a_failure_is_found_by_what_its_answer_says(kept: Kept, failing: httpx.C
     found = problem(response)
     assert found["code"] == "internal"
     # Tests before may have left something for the collector that is logged as it goes.
-    warned, failed, asked = (line for line in kept.lines() if line.get("request_id") == "mine-2")
+    _, failed, asked = (line for line in kept.lines() if line.get("request_id") == "mine-2")
     assert response.headers["x-request-id"] == "mine-2"
     assert found["instance"].removeprefix("urn:uuid:") in failed["message"]
     assert "Failed: here" in failed["exception"]
