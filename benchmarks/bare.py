@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import orjson
+import uvicorn
 from fastapi import FastAPI, Request, Response
 
-import app.__main__ as service
+from app.serving import config_of, quiet
+from app.settings import Settings
 
 JSON, MSGPACK = "application/json", "application/msgpack"
 
@@ -72,6 +74,8 @@ def encoded(value: Any) -> bytes:
 
 
 if __name__ == "__main__":
-    # Its main reads the settings and starts the server; only the application is another one.
-    service.create_app = lambda settings=None, registered=None: app
-    service.main()
+    settings = Settings()
+    config = config_of(settings, app)
+    config.http = "httptools"  # which the service's own protocol is made of
+    quiet()
+    uvicorn.Server(config).run()
