@@ -257,9 +257,9 @@ def write_tensor(array: Array | float, encoding: str = "json") -> dict[str, Any]
     return head | {"data": _written(array)}
 
 
-def to_bytes(array: Array) -> bytes:
-    """C-order little-endian bytes."""
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+def to_bytes(array: Array) -> memoryview:
+    """C-order little-endian bytes; those of the array itself, where it has them so."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
 
 
 def _written(array: Array) -> Any:

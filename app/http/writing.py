@@ -12,6 +12,8 @@ from app.http.reading import Asked, Posted
 from app.wire import json
 from app.wire.compression import LEAST_BYTES, shrink
 
+VARY = (b"vary", b"Accept, Accept-Encoding")
+
 
 async def written(posted: Posted[Any]) -> Response:
     """The response to a posted request."""
@@ -32,10 +34,27 @@ async def responded(
     if codings and len(body) >= LEAST_BYTES:
         with asked.clock.stage("encode"):
             body, coding = await asked.answers.in_thread(partial(shrink, body, codings))
-    own = {"Server-Timing": asked.clock.server_timing, "Vary": "Accept, Accept-Encoding", **(headers or {})}
+    response = Ready(body, status, media_type or codec.media_type, asked.clock.server_timing)
     if coding is not None:
-        own["Content-Encoding"] = coding
-    return Response(body, status, own, media_type or codec.media_type)
+        response.headers["Content-Encoding"] = coding
+    if headers:
+        response.headers.update(headers)
+    return response
+
+
+class Ready(Response):
+    """A response whose headers are made as they are sent: every answer has the same ones."""
+
+    def __init__(self, body: bytes, status: int, media_type: str, timing: str) -> None:
+        self.body = body
+        self.status_code = status
+        self.background = None
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", media_type.encode("ascii")),
+            (b"server-timing", timing.encode("ascii")),
+            VARY,
+        ]
 
 
 def sent(value: Any) -> Response:

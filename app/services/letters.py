@@ -7,7 +7,6 @@ of the time would go into writing these; so they are written once, with holes wh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,26 +29,28 @@ class Letter:
 
     def filled(self, results: Tree) -> bytes | None:
         """The answer with these numbers; None where some are not finite, or not real, which are written otherwise."""
-        written = [self._first]
-        for number, part in zip(_leaves(results), self._parts, strict=True):
+        written, numbers = [self._first], list[Any]()
+        _gather(results, numbers)
+        for number, part in zip(numbers, self._parts, strict=True):
             if not _is_plain(number):
                 return None
             written += (json.encode(number), part)
         return b"".join(written)
 
 
-def _leaves(tree: Tree) -> Iterator[Any]:
-    """The numbers of an answer, in the order of its text."""
-    if isinstance(tree, dict | list):
-        for each in tree.values() if isinstance(tree, dict) else tree:
-            yield from _leaves(each)
-    elif isinstance(tree, float | np.ndarray):
-        yield tree
+def _gather(tree: Tree, numbers: list[Any]) -> None:
+    """Add the numbers of an answer, in the order of its text."""
+    for each in tree.values() if type(tree) is dict else tree:
+        kind = type(each)
+        if kind is float or kind is np.ndarray:
+            numbers.append(each)
+        elif kind is dict or kind is list:
+            _gather(each, numbers)
 
 
 def _is_plain(number: Any) -> bool:
     """Whether orjson writes a number as it is to be read."""
-    if isinstance(number, float):
+    if type(number) is float:
         return math.isfinite(number)
     is_whole = number.ndim > 0 and number.dtype.kind != "c" and number.flags.c_contiguous
     return is_whole and bool(np.isfinite(number).all())

@@ -166,12 +166,13 @@ def _located(notice: Notice, program: Program, positions: Mapping[str, tuple[int
 
 
 def _tensors(pointer: str, values: Mapping[str, Any], limits: Limits) -> dict[str, Tensor]:
-    return {name: _tensor(pointer, name, value, limits, read_tensor) for name, value in values.items()}
+    return {
+        name: read_tensor(value) if type(value) is float else _tensor(pointer, name, value, limits, read_tensor)
+        for name, value in values.items()  # a float is within any limit
+    }
 
 
 def _tensor(pointer: str, name: str, value: Any, limits: Limits, read: Callable[[Any], Any]) -> Any:
-    if type(value) is float:  # within any limit
-        return read(value)
     try:
         tensor = read(value)
         shape = tensor.spec.shape
