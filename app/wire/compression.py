@@ -17,6 +17,8 @@ from app.wire.forms import Malformed
 LEAST_BYTES = 1 << 14
 SAMPLE_BYTES = 1 << 13
 LEAST_GAIN = 3.0
+PIECE_BYTES = 256
+"""What is expanded at a time, to 8 MiB at the most: four bytes of zstd may stand for a block of 128 KiB."""
 GZIP = 16 + zlib.MAX_WBITS
 """zlib's number for a gzip header of the largest window."""
 
@@ -55,15 +57,14 @@ def _expand_zstd(body: bytes, most: int) -> bytes:
     try:
         if zstandard.frame_content_size(body) > most:
             raise TooLarge
-        for start in range(0, len(body), SAMPLE_BYTES):
-            # A few kilobytes may stand for gigabytes, so pieces go in one by one.
-            parts.append(expander.decompress(body[start : start + SAMPLE_BYTES]))
+        for start in range(0, len(body), PIECE_BYTES):
+            parts.append(expander.decompress(body[start : start + PIECE_BYTES]))
             size += len(parts[-1])
             if size > most or expander.eof:
                 break
     except zstandard.ZstdError as error:
         raise Malformed(f"the body is not zstd: {str(error)[:100]}") from None
-    rest = expander.unused_data or body[start + SAMPLE_BYTES :]
+    rest = expander.unused_data or body[start + PIECE_BYTES :]
     return _one_member(b"".join(parts), most, expander.eof, rest, "zstd")
 
 

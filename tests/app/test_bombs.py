@@ -9,10 +9,12 @@ from __future__ import annotations
 import base64
 import json
 import time
+import tracemalloc
 import zlib
 from typing import Any, NamedTuple
 
 import pytest
+import zstandard
 
 from tests.app.support import graph, node, post, problem
 from tests.conftest import AppClient
@@ -227,3 +229,18 @@ def test_a_packed_body_is_not_unpacked_whole(app_client: AppClient) -> None:
     found = problem(response)
     assert (found["status"], found["limit"]["name"]) == (413, "body_bytes")
     assert peak() < MEMORY
+
+
+def test_a_streamed_zstd_bomb_is_not_expanded(app_client: AppClient) -> None:
+    """A frame that does not say how long it is becomes a gigabyte of spaces."""
+    shrinking = zstandard.ZstdCompressor(level=3).compressobj()
+    bomb = b"".join(shrinking.compress(b" " * (1 << 20)) for _ in range(1024)) + shrinking.flush()
+    client = app_client(body_bytes=8 << 20)
+    tracemalloc.start()
+    try:
+        response = post(client, "/grad", bomb, headers={"Content-Encoding": "zstd"})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert problem(response)["limit"]["name"] == "body_bytes"
+    assert peak < 64 << 20
