@@ -170,7 +170,8 @@ class Settings(BaseSettings):
     """Address space of a worker process, beyond what it begins with."""
 
     memory_bytes: int = Field(0, ge=0)
-    """Memory that running requests may plan to use together; 0 is 60 % of the machine's, or of the container's."""
+    """Memory that the requests of one serving process may plan to use together; 0 is its share of 60 % of the
+    machine's, or of the container's."""
 
     queue: int = Field(64, ge=0)
     """Requests that wait for a thread or a worker process; more are sent away."""

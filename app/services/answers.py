@@ -57,7 +57,8 @@ class Answers:
         processes = settings.processes or cores()
         self.workers = Workers(settings, processes)
         places = {Road.THREAD: settings.threads, Road.WORKER: processes}
-        self.admission = Admission(settings, places, settings.memory_bytes or int(memory() * MEMORY_SHARE))
+        share = MEMORY_SHARE / (settings.workers or cores())
+        self.admission = Admission(settings, places, settings.memory_bytes or int(memory() * share))
         self.clocks: set[Clock] = set()
         """Those of the tasks that run on other roads than in line."""
         self._threads = anyio.CapacityLimiter(sum(places.values()) + settings.threads)
