@@ -26,7 +26,7 @@ from app.services.limits import all_limits
 from app.services.sharing import SHARING_SECONDS, Shared
 from app.settings import Settings
 from tests.app.figures import Scraped, scraped
-from tests.app.support import ask, post, refused
+from tests.app.support import LOOP, ask, post, refused
 from tests.conftest import AppClient, serving
 
 BODY: dict[str, Any] = {"expression": "y = sin(x) * sin(2 * x)", "inputs": {"x": 0.5}}
@@ -171,13 +171,6 @@ def test_every_road_tells_what_was_done_on_it(app_client: AppClient, road: str, 
     assert (found.of("gradwire_workers_resident_bytes") > 1e6) == bool(workers)
 
 
-ENDLESS = {
-    "expression": "y = while_loop(goes, turn, x)\ngoes(x) = x > 0\nturn(x) = x + 1",
-    "inputs": {"x": 1},
-    "timeout": 3,
-}
-
-
 def test_what_runs_and_what_waits_is_seen_meanwhile(tmp_path: Path) -> None:
     """Two tasks for one worker."""
     settings = {"GRADWIRE_PROCESSES": "1", "GRADWIRE_QUEUE_SECONDS": "10"}
@@ -187,7 +180,7 @@ def test_what_runs_and_what_waits_is_seen_meanwhile(tmp_path: Path) -> None:
         httpx.Client(base_url=url) as client,
         ThreadPoolExecutor(2) as pool,
     ):
-        asked = [pool.submit(httpx.post, f"{url}/grad/value", json=ENDLESS, timeout=30) for _ in range(2)]
+        asked = [pool.submit(httpx.post, f"{url}/grad/value", json=LOOP | {"timeout": 3}, timeout=30) for _ in range(2)]
         while not all(each.done() for each in asked):
             found = scraped(client)
             most["running"] = max(most["running"], int(found.of("gradwire_running", road="worker")))
@@ -378,7 +371,7 @@ def test_clients_that_go_away_are_no_failures_of_ours(tmp_path: Path) -> None:
     """In the middle of a body, and while a worker computes."""
     with serving(tmp_path / "log") as (url, _), httpx.Client(base_url=url) as client:
         host, port = url.removeprefix("http://").split(":")
-        body = json.dumps(ENDLESS).encode()
+        body = json.dumps(LOOP | {"timeout": 3}).encode()
         head = b"POST /grad/value HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
         for sent, seconds in ((head + body[:10], 0.0), (head + body, 1.0)):
             with socket.create_connection((host, int(port))) as it:
