@@ -16,7 +16,7 @@ import engine.ops  # noqa: F401 - fills the catalogue
 from app import __version__
 from app.http import problems, tracing
 from app.http.bounds import Bounds
-from app.http.direct import install_direct
+from app.http.direct import Direct
 from app.http.documenting import install_openapi
 from app.http.guard import Guard, open_paths
 from app.http.headers import Cors, NoSniffing
@@ -75,6 +75,7 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
         telemetry=tracing.TELEMETRY,
     )
     # What is added last comes first.
+    app.add_middleware(Direct, router=gradients.router, handlers=app.exception_handlers)
     app.add_middleware(Bounds, settings=settings)
     app.add_middleware(Guard, settings=settings, keys=Keys(settings))
     app.add_middleware(NoSniffing)
@@ -98,7 +99,6 @@ def create_app(settings: Settings | None = None, registered: Graphs | None = Non
     app.add_exception_handler(ClientDisconnect, problems.on_disconnect)
     app.add_exception_handler(Gone, problems.on_disconnect)
     app.add_exception_handler(Exception, problems.on_crash)
-    install_direct(app, gradients.router)
     install_openapi(app, open_paths(settings) if settings.keyed else None)
     install_watching(app, ROUTERS, log if settings.log_requests else None)
     return app
