@@ -23,7 +23,7 @@ from app.services.admission import Admission
 from app.services.computing import Computer, nodes_at_a_glance
 from app.services.deadline import Clock, Stopped
 from app.services.graphs import Graphs
-from app.services.machine import cores, memory
+from app.services.machine import NICENESS, cores, memory, step_back
 from app.services.messages import Job
 from app.services.readiness import NotReady
 from app.services.records import Registered, Registration
@@ -142,8 +142,12 @@ class Answers:
         def find(id: str) -> Registered:
             return anyio.from_thread.run(self.graphs.find, id)
 
+        def work() -> bytes:
+            step_back(NICENESS)
+            return self.computer.answer(task, Road.THREAD, find)
+
         async with self.admission.turn(Road.THREAD, task, task.form.growth * len(task.body)):
-            return await self.in_thread(partial(self.computer.answer, task, Road.THREAD, find))
+            return await self.in_thread(work)
 
     async def _by_worker(self, task: Task[Any]) -> bytes:
         needed = task.form.growth * len(task.body) + self.settings.limits.peak_bytes

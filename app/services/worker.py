@@ -22,7 +22,7 @@ from app.problems import RETRY_AFTER, Problem, from_engine
 from app.services.cache import Cache
 from app.services.computing import Computer
 from app.services.deadline import Clock
-from app.services.machine import cores
+from app.services.machine import NICENESS, cores, step_back
 from app.services.memory import Memory, Share
 from app.services.messages import Found, Job, Reply, Wanted, receive, send
 from app.services.records import Registered
@@ -35,8 +35,6 @@ from engine.errors import EngineError
 GRACE_SECONDS = 0.5
 """A task that looks at its clock has this much longer to say that its time is over, before the alarm ends it."""
 CPU_GRACE_SECONDS = 10
-NICENESS = 5
-"""Where cores are short, the service itself comes first: its small requests take microseconds."""
 
 
 def serve(connection: Connection, lifeline: Connection, settings: Settings) -> None:
@@ -52,7 +50,7 @@ def serve(connection: Connection, lifeline: Connection, settings: Settings) -> N
 
 
 def _settle(lifeline: Connection, settings: Settings) -> None:
-    os.nice(NICENESS)
+    step_back(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the service is told by the terminal, and tells us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
