@@ -452,9 +452,9 @@ def _log_softmax(x: Any, axis: tuple[int, ...]) -> Any:
     return out
 
 
-def _softmax_scratch(node: Node) -> int:
-    """The columns, and what they become, or exp of the whole: two at once at the most."""
-    return node.nbytes * (2 if _is_short(node.shape, node.attrs["axis"]) else 1)
+def _soft_scratch(along_rows: int) -> Callable[[Node], int]:
+    """Along short rows the columns, and what they become; else so many arrays of the whole."""
+    return lambda node: node.nbytes * (2 if _is_short(node.shape, node.attrs["axis"]) else along_rows)
 
 
 def _dot(t: Node, weights: Node, node: Node) -> Node:
@@ -492,7 +492,6 @@ SOFT: Attrs = {
     "batch": batch_shifted("axis"),
     "family": "neural",
     "flops": lambda out, x, **attrs: 25 * math.prod(x),
-    "scratch": _softmax_scratch,
     "samples": (
         Sample(((3,),)),
         Sample(((2, 3),)),
@@ -511,6 +510,7 @@ softmax = define(
     "exp(x) over its sum along an axis, without overflow.",
     kernel=_softmax,
     derivative=Custom(_softmax_product, _softmax_product),
+    scratch=_soft_scratch(0),
     **SOFT,
     example="softmax(x, axis=-1)",
 )
@@ -520,6 +520,7 @@ log_softmax = define(
     "The logarithm of softmax, exact where softmax is next to 0.",
     kernel=_log_softmax,
     derivative=Custom(_log_softmax_forward, _log_softmax_reverse),
+    scratch=_soft_scratch(1),
     **SOFT,
     example="log_softmax(x, axis=-1)",
 )
