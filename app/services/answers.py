@@ -79,12 +79,13 @@ class Answers:
             task.share.close()
 
     async def _answered(self, task: Task[Any]) -> bytes:
+        road = Road.THREAD
         if len(task.body) <= self.settings.inline_bytes:
             try:
                 return self.computer.answer(task, Road.LINE, self._near)
-            except TooHeavy:
-                pass
-        return await self._elsewhere(task)
+            except TooHeavy as found:
+                road = found.road
+        return await self._elsewhere(task, road)
 
     async def register(self, task: Task[Any]) -> tuple[str, bool, bytes]:
         """Keep a graph. Its id, whether it is new, and the answer."""
@@ -94,7 +95,7 @@ class Answers:
     def _near(self, id: str) -> Registered:
         found = self.graphs.near(id)
         if found is None:
-            raise TooHeavy
+            raise TooHeavy(Road.THREAD)
         return found
 
     async def start(self) -> None:
@@ -103,10 +104,10 @@ class Answers:
 
     # Other roads than in line
 
-    async def _elsewhere(self, task: Task[Any]) -> bytes:
-        """Do a task in a thread or a worker, unless its client goes away meanwhile. Raises Gone then."""
+    async def _elsewhere(self, task: Task[Any], road: Road) -> bytes:
+        """Do a task on this road or a later one, unless its client goes away meanwhile. Raises Gone then."""
         self.clocks.add(task.clock)
-        work = asyncio.ensure_future(self._by_size(task))
+        work = asyncio.ensure_future(self._by(road, task))
         gone = asyncio.ensure_future(task.gone())
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -123,8 +124,8 @@ class Answers:
                 await asyncio.gather(work, return_exceptions=True)  # it holds a place and memory until then
             self.clocks.discard(task.clock)
 
-    async def _by_size(self, task: Task[Any]) -> bytes:
-        if not self._is_heavy(task):
+    async def _by(self, road: Road, task: Task[Any]) -> bytes:
+        if road is Road.THREAD and not self._is_heavy(task):
             try:
                 return await self._by_thread(task)
             except TooHeavy:

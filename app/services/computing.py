@@ -147,7 +147,7 @@ class Computer:
 
     def _compute(self, request: Request, task: Task[Any], road: Road, registered: Program | None = None) -> bytes:
         if isinstance(request, CheckRequest) and road is not Road.WORKER:  # which runs the graph many times
-            raise TooHeavy
+            raise TooHeavy(Road.WORKER)
         limits, clock = self.settings.limits, task.clock
         with clock.stage("parse"):
             question = question_of(request, limits, registered or self._program(request, road))
@@ -155,7 +155,7 @@ class Computer:
             return self._check(question, request, task)
         planned = self._known(question, clock) or self._compile(question, request, clock, road)
         if planned.road > road:
-            raise TooHeavy
+            raise TooHeavy(planned.road)
         if road is Road.THREAD:  # what runs in line is small, and for a worker the most was counted
             task.share.grow(planned.memory)
         return self._run(planned, question, request, task)
@@ -168,11 +168,15 @@ class Computer:
             return None
         found = self.programs.get(key)
         if found is None:
-            if _length(request) > self._most[road]:
-                raise TooHeavy
+            self._bear(_length(request), road)
             found = program_of(request, self.settings.limits)
             self.programs.put(key, found, found.nbytes)
         return found
+
+    def _bear(self, effort: int, road: Road) -> None:
+        """Raises TooHeavy where compiling takes more than a road bears, with the first that does."""
+        if effort > self._most[road]:
+            raise TooHeavy(next(each for each in Road if effort <= self._most[each]))
 
     def _known(self, question: Question, clock: Clock) -> Planned | None:
         with clock.stage("compile"):
@@ -182,8 +186,7 @@ class Computer:
         return planned
 
     def _compile(self, question: Question, request: Request, clock: Clock, road: Road) -> Planned:
-        if _compile_effort(question) > self._most[road]:
-            raise TooHeavy
+        self._bear(_compile_effort(question), road)
         with clock.stage("compile"), pointing_into_graph(request, self.settings.limits):
             compiled = compile_question(question, self.settings.limits, clock).lasting()
         size = compiled.answer_bytes
@@ -224,8 +227,7 @@ class Computer:
             return task.answer.encode(_plain(found) | notices | {"graph": _described(described, request)})
 
     def _inspect(self, request: InspectRequest, task: Task[Any], road: Road) -> bytes:
-        if _length(request) > self._most[road]:
-            raise TooHeavy
+        self._bear(_length(request), road)
         program, described = self._inspected(request, task.clock)
         if not isinstance(request, RegisterRequest):
             return task.answer.encode(described)

@@ -33,7 +33,11 @@ class Road(IntEnum):
 
 
 class TooHeavy(Exception):
-    """The work is not for this road."""
+    """The work is not for this road, but for `road` or one after it."""
+
+    def __init__(self, road: Road) -> None:
+        super().__init__(road.name)
+        self.road = road
 
 
 class Gone(Exception):
