@@ -13,7 +13,6 @@ A second signal goes to step 3 at once. Threads may be in a kernel that nothing 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import multiprocessing
 import os
@@ -31,6 +30,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from app.http.protocol import Protocol
 from app.services.answers import Answers
+from app.services.machine import spare_collector
 from app.services.readiness import Readiness
 from app.settings import Settings
 
@@ -150,20 +150,10 @@ def config_of(settings: Settings, app: FastAPI | None = None) -> uvicorn.Config:
 
 def serve_until_told(server: Server, sockets: Sequence[socket] = ()) -> None:
     """Serve until told to stop, and end the process."""
-    quiet()
+    spare_collector()
     limit_blas(server.settings.blas_threads)
     server.run(list(sockets) or None)
     leave(0 if server.started else STARTUP_FAILURE)
-
-
-def quiet() -> None:
-    """Give the garbage collector less to do.
-
-    Compiling makes many small objects that live a moment: with Python's own figures a third of the time of a large
-    graph went into looking for garbage among them.
-    """
-    gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
 
 
 def limit_blas(threads: int) -> None:

@@ -11,7 +11,8 @@ import orjson
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from app.serving import config_of, quiet
+from app.services.machine import spare_collector
+from app.serving import config_of
 from app.settings import Settings
 
 JSON, MSGPACK = "application/json", "application/msgpack"
@@ -77,5 +78,5 @@ if __name__ == "__main__":
     settings = Settings()
     config = config_of(settings, app)
     config.http = "httptools"  # which the service's own protocol is made of
-    quiet()
+    spare_collector()
     uvicorn.Server(config).run()

@@ -7,7 +7,6 @@ LAPACK's that nothing else could end; and it ends when the service does.
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import signal
@@ -22,7 +21,7 @@ from app.problems import RETRY_AFTER, Problem, from_engine
 from app.services.cache import Cache
 from app.services.computing import Computer
 from app.services.deadline import Clock
-from app.services.machine import NICENESS, cores, step_back
+from app.services.machine import NICENESS, cores, spare_collector, step_back
 from app.services.memory import Memory, Share
 from app.services.messages import Found, Job, Reply, Wanted, receive, send
 from app.services.records import Registered
@@ -54,11 +53,15 @@ def _settle(lifeline: Connection, settings: Settings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the service is told by the terminal, and tells us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
-    most = _size() + settings.worker_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
+    _hold_to(resource.RLIMIT_AS, _size() + settings.worker_bytes)
+    _hold_to(resource.RLIMIT_CORE, 0)
+    spare_collector()
+
+
+def _hold_to(kind: int, most: int) -> None:
+    """Hold this process to so much of something, or to less where the system already does."""
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _end_with(lifeline: Connection) -> None:
@@ -147,8 +150,7 @@ class _Alarmed(Clock):
     def _set(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, self.left + GRACE_SECONDS)
         used = resource.getrusage(resource.RUSAGE_SELF)
-        most = used.ru_utime + used.ru_stime + self.left * cores() + CPU_GRACE_SECONDS
-        resource.setrlimit(resource.RLIMIT_CPU, (int(most), resource.RLIM_INFINITY))
+        _hold_to(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + self.left * cores()) + CPU_GRACE_SECONDS)
 
     def off(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -45,7 +45,7 @@ def test_the_process_starts_or_does_not(monkeypatch: pytest.MonkeyPatch, environ
     """As in the image, where it is told to listen everywhere; a file that is empty is none, as compose has it."""
     started: list[Any] = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: started.append(server.config.host))
-    monkeypatch.setattr(serving, "quiet", lambda: None)  # which is for good, as is what follows
+    monkeypatch.setattr(serving, "spare_collector", lambda: None)  # which is for good, as is what follows
     monkeypatch.setattr(serving, "leave", sys.exit)
     monkeypatch.setattr(sys, "argv", ["app"])
     given = {"GRADWIRE_HOST": "0.0.0.0", "GRADWIRE_KEYS_FILE": "", "GRADWIRE_STORE": "memory"} | environment
