@@ -21,6 +21,7 @@ from app.http.problems import seen_of
 from app.logs import Log, escaped
 from app.problems import Problem
 from app.seen import SEEN, Ids, Seen, current
+from app.services.clients import CLIENT
 from app.services.figures import Figures
 from app.services.tasks import Road
 
@@ -159,7 +160,7 @@ def _line(scope: Scope, seen: Seen, severity: str) -> dict[str, Any]:
         fields["code"] = seen.code
     if seen.clock is not None and seen.clock.road is not None:
         fields |= {"road": ROADS[seen.clock.road], "plan_hit": "plan" in seen.clock.notes}
-    client = scope.get("gradwire.client")
+    client = scope.get(CLIENT)
     if client is not None:
         fields["client"] = client.name
     return fields
