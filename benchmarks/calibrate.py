@@ -18,7 +18,6 @@ import re
 import statistics
 import sys
 import time
-import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.corpus import WORKS, Work
+from benchmarks.timing import traced
 from engine.plan import MOST_THREADS
 
 SAMPLES, SECONDS = 15, 0.6
@@ -72,16 +72,6 @@ def peaked(work: Work) -> Found:
     run = partial(compiled.run, tensors, threads=MOST_THREADS)
     run()  # libraries make room for themselves once
     return Found(work.name, compiled.plan.peak_bytes, there + max(resident(run), traced(run)))
-
-
-def traced(run: Callable[[], Any]) -> int:
-    """What a run has allocated at its peak, as NumPy and Python report it."""
-    tracemalloc.start()
-    try:
-        run()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def resident(run: Callable[[], Any]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -254,3 +255,13 @@ def _held(beside: str, bounds: Bounds, row: Row, figures: Mapping[str, Figure]) 
         return Held(beside, least, most, None)
     ours = figures[OURS].median
     return Held(beside, least, most, ours if beside == OURS else ours / figures[beside].median)
+
+
+def traced(run: Callable[[], Any]) -> int:
+    """What a run has allocated at its peak, as NumPy and Python report it."""
+    tracemalloc.start()
+    try:
+        run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

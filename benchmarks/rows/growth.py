@@ -5,13 +5,13 @@ Memory is the peak of what one run allocates, by tracemalloc, to which NumPy rep
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from benchmarks.rows.engine import SIN_CHAIN, SIN_EXP, chain, cold_run, question, random, scalar, warm_run
-from benchmarks.timing import EXPONENT, WARM_UPS, Contender, Row, enter
+from benchmarks.timing import EXPONENT, WARM_UPS, Contender, Row, enter, traced
 
 
 def growth_rows(
@@ -41,15 +41,7 @@ def _allocated(run: Callable[[], Any]) -> Callable[[], int]:
     for _ in range(WARM_UPS):
         run()
 
-    def weigh() -> int:
-        tracemalloc.start()
-        try:
-            run()
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-
-    return weigh
+    return partial(traced, run)
 
 
 def _cold_chain(nodes: int) -> Callable[[], Any]:
