@@ -4,8 +4,9 @@ A graph is kept as it was posted, under a hash of what it says, and read again b
 its id is that of the graph in full. Those that were read lately are at hand, ready to be compiled; to find one again is
 to look into a dictionary, and to ask the store whether anything has gone since.
 
-The store may block, so it is asked in threads, but for the question whether anything has gone. Those who write wait for
-one another in one line, and not for long; those who read do not wait for them.
+The store may block, so it is asked in threads, but for the question whether anything has gone. These threads are its
+own: those that compute have stepped back behind the event loop, and a store would be slow in them. Those who write wait
+for one another in one line, and not for long; those who read do not wait for them.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-import anyio
-import anyio.to_thread
 import msgspec
 
 from app.problems import Problem, over_limit
@@ -34,8 +34,8 @@ from engine.errors import EngineError, LimitExceeded
 from engine.limits import Limits
 
 T = TypeVar("T")
-READERS, WRITERS = 2, 1
-"""Threads that ask the store, and that change it: a store takes one change at a time."""
+READERS, WRITERS, CHECKERS = 2, 1, 1
+"""Threads that ask the store, that change it, and that try it: a store takes one change at a time."""
 WAITING_SECONDS = 5.0
 """How long one waits for the store, those before it included."""
 ASKING_SECONDS = 0.1
@@ -52,6 +52,19 @@ class _Near:
 
     graph: Registered
     version: int
+
+
+class _Threads:
+    """Those that ask the store."""
+
+    def __init__(self) -> None:
+        self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self.writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="store-writer")
+        self.checkers = ThreadPoolExecutor(CHECKERS, thread_name_prefix="store-checker")
+
+    def end(self) -> None:
+        for each in (self.readers, self.writers, self.checkers):
+            each.shutdown(wait=False)
 
 
 class Page(NamedTuple):
@@ -73,8 +86,7 @@ class Graphs:
         self._noted = time.monotonic()
         self._version = 0
         self._asked = -ASKING_SECONDS
-        self._readers, self._writers = anyio.CapacityLimiter(READERS), anyio.CapacityLimiter(WRITERS)
-        self._checkers = anyio.CapacityLimiter(1)
+        self._threads = _Threads()
 
     @property
     def cache(self) -> Cache[_Near]:
@@ -96,14 +108,16 @@ class Graphs:
                 self._note_uses(self._store)
                 self._store.close()
                 self._store = None
+            self._threads.end()
+            self._threads = _Threads()  # it may be opened again
 
     async def check(self) -> None:
         """Raise StoreFailed where a graph could not be kept now."""
-        await anyio.to_thread.run_sync(lambda: self.open().check(), limiter=self._checkers)
+        await asyncio.get_running_loop().run_in_executor(self._threads.checkers, lambda: self.open().check())
 
     async def _reading(self, work: Callable[[Store], T]) -> T:
         """Do `work` that changes nothing."""
-        return await self._in_thread(lambda: work(self.open()), self._readers)
+        return await self._in_thread(lambda: work(self.open()), self._threads.readers)
 
     async def _writing(self, work: Callable[[Store], T]) -> T:
         """Do `work` on the store, once it knows which graphs were used: else it might let go of the wrong ones."""
@@ -113,14 +127,14 @@ class Graphs:
             self._note_uses(store)
             return work(store)
 
-        found = await self._in_thread(done, self._writers)
+        found = await self._in_thread(done, self._threads.writers)
         self._asked = -ASKING_SECONDS
         return found
 
-    async def _in_thread(self, work: Callable[[], T], threads: anyio.CapacityLimiter) -> T:
+    async def _in_thread(self, work: Callable[[], T], threads: ThreadPoolExecutor) -> T:
         try:
             async with asyncio.timeout(WAITING_SECONDS):
-                return await anyio.to_thread.run_sync(work, limiter=threads)
+                return await asyncio.get_running_loop().run_in_executor(threads, work)
         except TimeoutError:
             raise StoreFailed(f"no answer within {WAITING_SECONDS:g} s") from None
 
