@@ -57,7 +57,8 @@ def serve(settings: Settings) -> None:
         logging.getLogger("gradwire").error("%s; the rest is served", error)
     workers = settings.workers or cores()
     if workers == 1:
-        serve_until_told(Server(create_app(settings, graphs, log), settings))
+        server = Server(create_app(settings, graphs, log), settings)
+        serve_until_told(server, server.config.bind_socket())
     if settings.store == "memory":
         sys.exit("GRADWIRE_WORKERS above 1 needs a store that they share: GRADWIRE_STORE=sqlite")
     graphs.close()

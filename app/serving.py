@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from socket import socket
 from types import FrameType
 
@@ -38,6 +38,9 @@ TICK = 0.05
 """Seconds between looks at what still runs."""
 TURNS = 5
 """Turns of the event loop in which all is accepted, and read, that has arrived."""
+LISTENERS = 16
+"""So many connections are accepted in a turn of the event loop, which may take 0.1 s when there is much to do. libuv
+takes one for each descriptor it listens to, however many wait; so it listens to the socket under several."""
 ARRIVING_SECONDS = 0.1, 1.0
 """How long connections that seem idle may bring what was on its way when the port closed; and those that are new."""
 LAST_SECONDS = 1.0
@@ -148,11 +151,12 @@ def config_of(settings: Settings, app: FastAPI | None = None) -> uvicorn.Config:
     )
 
 
-def serve_until_told(server: Server, sockets: Sequence[socket] = ()) -> None:
-    """Serve until told to stop, and end the process."""
+def serve_until_told(server: Server, listener: socket) -> None:
+    """Serve on a socket until told to stop, and end the process."""
     spare_collector()
     limit_blas(server.settings.blas_threads)
-    server.run(list(sockets) or None)
+    listener.setblocking(False)  # or a copy would make it block, in the other processes that listen to it as well
+    server.run([listener, *(listener.dup() for _ in range(LISTENERS - 1))])
     leave(0 if server.started else STARTUP_FAILURE)
 
 

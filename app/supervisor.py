@@ -141,7 +141,7 @@ def _work(settings: Settings, listener: socket.socket, beat: Any) -> None:
 
     server.beat = beating
     signal.signal(signal.SIGQUIT, lambda number, frame: server.hurry())
-    serve_until_told(server, [listener])
+    serve_until_told(server, listener)
 
 
 @contextmanager
