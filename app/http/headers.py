@@ -25,6 +25,9 @@ PAGE_POLICY = (
 """What a page may do: run our own scripts and those that stand in it, show, and ask this service."""
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
+ELSEWHERE = frozenset({b"cross-site", b"same-site"})
+"""Where pages are from that are of another origin; of the same site are those of other ports, too."""
+
 EXPOSED = ("ETag", "Link", "Location", "Retry-After", "Server-Timing", "WWW-Authenticate", "X-Request-ID")
 """Headers of answers that scripts of other origins may read."""
 TAKEN = ("Authorization", "Content-Encoding", "If-None-Match", "X-Request-ID", "traceparent", "tracestate")
@@ -62,6 +65,17 @@ class Cors(CORSMiddleware):
         kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
         detail = f"{bytes(response.body).decode()}: other origins may not ask this here"
         return respond(Problem("invalid_request", detail, status=response.status_code, headers=kept), "*")
+
+
+def is_strange(scope: Scope, origins: tuple[str, ...]) -> bool:
+    """Whether a browser asks for a page of another origin than ours and these, by what it says itself (W3C, Fetch
+    Metadata Request Headers). To follow a link to here is nothing strange."""
+    sent = dict(scope["headers"])
+    if sent.get(b"sec-fetch-site") not in ELSEWHERE or "*" in origins:
+        return False
+    if scope["method"] == "GET" and sent.get(b"sec-fetch-mode") == b"navigate":
+        return False
+    return sent.get(b"origin", b"").decode("latin-1") not in origins
 
 
 def page_headers(html: str) -> dict[str, str]:

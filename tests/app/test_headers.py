@@ -128,3 +128,46 @@ def test_all_origins_may_be_let_in(app_client: AppClient) -> None:
     client = app_client(cors_origins="*")
     assert preflight(client, ELSEWHERE).headers["access-control-allow-origin"] == "*"
     assert post(client, "/grad", CUBE, headers={"Origin": "null"}).headers["access-control-allow-origin"] == "*"
+
+
+STRANGE = [
+    ("POST", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Origin": "https://evil.example"}),
+    ("POST", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Origin": "null"}),
+    ("POST", {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors", "Origin": "http://localhost:3000"}),
+    ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}),
+]
+"""A script's text/plain body, a form, a page of another port, and an image."""
+FAMILIAR = [
+    ("POST", {}),
+    ("POST", {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}),
+    ("GET", {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}),
+    ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}),
+]
+"""A program, our own page, an address that was typed, and a link."""
+
+
+def asked_as(client: httpx.Client, method: str, headers: dict[str, str]) -> httpx.Response:
+    """The answer to a gradient by this method."""
+    if method == "GET":
+        return client.get("/grad", params={"expr": "x**2", "x": "3"}, headers=headers)
+    return client.post("/grad", content=b'{"expression": "x**2", "inputs": {"x": 3}}', headers=headers)
+
+
+@pytest.mark.parametrize(("method", "headers"), STRANGE)
+def test_pages_of_other_origins_compute_nothing_where_no_keys_are_set(
+    app_client: AppClient, method: str, headers: dict[str, str]
+) -> None:
+    refused = problem(asked_as(app_client(), method, headers))
+    assert (refused["status"], refused["code"]) == (400, "invalid_request")
+    assert "GRADWIRE_CORS_ORIGINS" in refused["detail"]
+
+
+@pytest.mark.parametrize(("method", "headers"), FAMILIAR)
+def test_all_others_do(app_client: AppClient, method: str, headers: dict[str, str]) -> None:
+    assert asked_as(app_client(), method, headers).status_code == 200
+
+
+@pytest.mark.parametrize("origins", ["http://localhost:3000", "*"])
+def test_and_so_do_origins_that_are_set(app_client: AppClient, origins: str) -> None:
+    method, headers = STRANGE[2]
+    assert asked_as(app_client(cors_origins=origins), method, headers).status_code == 200
