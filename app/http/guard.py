@@ -1,7 +1,7 @@
 """Who asks: every request is given its Client, and where keys are on, refused without one.
 
 Pure ASGI, before anything of the request is read. Only the Authorization header counts: a key in a URL would stand in
-logs and histories (RFC 6750, section 5.3). Without keys whoever can connect may ask, which any page can that is open in a
+logs and histories (RFC 6750, section 5.3). Without keys whoever can connect may ask, as any page can that is open in a
 browser on the machine: those of other origins are refused.
 """
 
