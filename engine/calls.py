@@ -224,7 +224,7 @@ class Compiled:
     def lasting(self) -> Compiled:
         """The same, to be kept for equal questions: without this question's numbers and clock."""
         for graph in (self.built.graph, *self.built.graph.offshoots):
-            graph.tick = None
+            graph.settle()
         return replace(self, question=self.question.without_numbers())
 
     def bind(self, question: Question | None = None) -> dict[str, Array]:

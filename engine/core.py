@@ -200,6 +200,11 @@ class Graph:
     def __len__(self) -> int:
         return len(self.nodes)
 
+    def settle(self) -> None:
+        """Let go of what only serves to add to it."""
+        self.tick = None
+        self._interned, self.slopes = {}, {}
+
     def offshoot(self) -> Graph:
         """An empty graph for the body of a loop or a branch, under the same limits, which count its nodes, too."""
         made = Graph(self.limits, self.tick, self.masked, self.origin, emitted=self.emitted, offshoots=self.offshoots)
