@@ -77,6 +77,8 @@ async def read(request: Request, model: type[M]) -> Posted[M]:
         if coding is not None:
             with clock.stage("parse"):
                 body = await answers.in_thread(partial(_expanded, body, coding, codec.limit, most))
+            if len(body) > UNCOUNTED:
+                share.grow(len(body))
     except BaseException:
         share.close()
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,13 @@ def test_what_is_counted_is_given_back(app_client: Any) -> None:
         for _ in range(30):  # together far above the memory
             post(client, "/grad", inputs | {"expression": expression})
     assert post(client, "/grad", inputs | {"expression": "sum(x)"}).status_code == 200
+
+
+def test_what_a_body_expands_to_is_counted_before_it_waits(app_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else many small bodies that wait for a place would hold far more than the memory."""
+    counted = []
+    monkeypatch.setattr(Share, "grow", lambda self, size: counted.append(size))
+    body = b'{"expression": "x**2", "inputs": {"x": 3}}' + b" " * (3 << 20)
+    response = app_client().post("/grad", content=gzip.compress(body), headers={"Content-Encoding": "gzip"})
+    assert response.status_code == 200
+    assert counted[0] == len(body)
