@@ -28,6 +28,7 @@ from app.problems import Problem
 from app.services.answers import Answers
 from app.services.graphs import Graphs
 from app.services.keys import Keys
+from app.services.limits import settled
 from app.services.observed import figures_of
 from app.services.readiness import Readiness
 from app.services.sharing import Shared
@@ -61,7 +62,7 @@ ROUTERS = (gradients.router, graphs.router, reference.router, health.router, met
 
 def create_app(settings: Settings | None = None, registered: Graphs | None = None, log: Log | None = None) -> FastAPI:
     """The service under these settings, or under those of the environment. Without a log requests leave no lines."""
-    settings = settings or Settings()
+    settings = settled(settings or Settings())
     app = FastAPIOffline(
         title="Gradwire",
         version=__version__,

@@ -6,10 +6,11 @@ table is what `GET /errors` lists and what the reference page says.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from engine.errors import EngineError, LimitExceeded
+from engine.errors import Breach, EngineError, LimitExceeded
 
 RETRY_AFTER = {"Retry-After": "1"}
 
@@ -88,10 +89,8 @@ class Problem(Exception):
 def from_engine(error: EngineError) -> Problem:
     """An engine's error as a problem."""
     more: dict[str, Any] = {} if error.node is None else {"node": error.node}
-    if isinstance(error, LimitExceeded):
-        # What is beyond 64 bits is no integer to most readers of JSON.
-        actual = error.actual if abs(error.actual) < 2**63 else float(min(error.actual, 10**300))
-        more["limit"] = {"name": error.name, "max": error.maximum, "actual": actual}
+    if isinstance(error, Breach):
+        more["limit"] = _limit(error.name, error.maximum, error.actual)
     if error.line is not None:
         more |= {"line": error.line, "column": error.column}
     headers = RETRY_AFTER if CODES[error.code].status >= 500 else None
@@ -103,3 +102,22 @@ def over_limit(name: str, maximum: float, actual: float, what: str, status: int 
     problem = from_engine(LimitExceeded(name, maximum, actual, what))
     problem.status = status
     return problem
+
+
+def over_for_now(code: str, name: str, maximum: float, actual: float, detail: str, again: float = 1) -> Problem:
+    """A breach of the moment, under a code of its own; the client may come again in so many seconds."""
+    retry = {"Retry-After": str(max(1, math.ceil(again)))}
+    return Problem(code, detail, headers=retry, limit=_limit(name, maximum, actual))
+
+
+def past(most: float, seconds: float) -> float:
+    """How long it took, of what took too long. The event loop's time has whole milliseconds only, and may be over a
+    moment early."""
+    return round(max(seconds, most + 0.001), 3)
+
+
+def _limit(name: str, maximum: float, actual: float) -> dict[str, Any]:
+    """A breach as all problems have it: the name is a setting's, and the maximum what held for this request."""
+    # What is beyond 64 bits is no integer to most readers of JSON.
+    figure = actual if abs(actual) < 2**63 else float(min(actual, 10**300))
+    return {"name": name, "max": maximum, "actual": figure}

@@ -17,8 +17,9 @@
     ├── SingularMatrix            a kernel of linear algebra could not go on
     ├── NonFinite                 nan_policy "raise" met a NaN or an infinity
     ├── OutOfMemory               the machine has none left for a plan that the limits allow
-    ├── LimitExceeded             knows the limit's name, its maximum and the actual figure
-    └── DeadlineExceeded          raised by the caller's tick
+    └── Breach                    knows the limit's name, its maximum and the actual figure
+        ├── LimitExceeded
+        └── DeadlineExceeded      raised by the caller's tick
 
 `code` is stable and public. `detail` says what, where and what would be right. `node` is the id of the node to
 blame; `line` and `column`, which count from 1, say where it stands in expression text. `pointer` is a JSON pointer into
@@ -159,19 +160,27 @@ def _figure(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:,.6g}"
 
 
-class LimitExceeded(EngineError):
+class Breach(EngineError):
     """A figure past its limit."""
 
-    code = "limit_exceeded"
-
-    def __init__(self, name: str, maximum: float, actual: float, what: str, *, node: str | None = None) -> None:
-        super().__init__(f"{what}: {_figure(actual)} is over the limit {name} of {_figure(maximum)}", node=node)
+    def __init__(self, detail: str, name: str, maximum: float, actual: float, *, node: str | None = None) -> None:
+        super().__init__(detail, node=node)
         self.name = name
         self.maximum = maximum
         self.actual = actual
 
 
-class DeadlineExceeded(EngineError):
+class LimitExceeded(Breach):
+    """More than the service takes, now and later."""
+
+    code = "limit_exceeded"
+
+    def __init__(self, name: str, maximum: float, actual: float, what: str, *, node: str | None = None) -> None:
+        detail = f"{what}: {_figure(actual)} is over the limit {name} of {_figure(maximum)}"
+        super().__init__(detail, name, maximum, actual, node=node)
+
+
+class DeadlineExceeded(Breach):
     """The time for this request is over."""
 
     code = "deadline_exceeded"

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from app.http.problems import respond
 from app.http.routers.health import PROBES
 from app.http.watching import Watching
-from app.problems import RETRY_AFTER, Problem, over_limit
+from app.problems import Problem, over_for_now, over_limit, past
 from app.settings import Settings
 
 HEAD_SLACK = 4 << 10
@@ -104,7 +104,7 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if len(self.connections) > self.settings.connections and cycle.scope["path"] not in PROBES:
             cycle.keep_alive = False
-            app = partial(self.watching.watch, _full)
+            app = partial(self.watching.watch, partial(_full, len(self.connections), self.settings.connections))
         elif self.parser.should_upgrade() and BODY_HEADERS & {name for name, _ in self.headers}:
             app = partial(self.watching.watch, _no_upgrade)
         super()._start_asgi_task(cycle, app)
@@ -192,8 +192,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
             return
         most = getattr(self.settings, phase.value)
-        spent = max(self.loop.time() - self.since, most + 0.001)  # the loop's time has whole milliseconds only
-        self._refuse(over_limit(phase.value, most, round(spent, 3), WHAT[phase], 408))
+        self._refuse(over_limit(phase.value, most, past(most, self.loop.time() - self.since), WHAT[phase], 408))
 
     # Refusals
 
@@ -266,8 +265,8 @@ def _raw(response: Response) -> bytes:
     return b"\r\n".join([*lines, b"", bytes(response.body)])
 
 
-async def _full(scope: Scope, receive: Receive, send: Send) -> None:
-    problem = Problem("overloaded", "too many connections are open", headers=RETRY_AFTER)
+async def _full(count: int, most: int, scope: Scope, receive: Receive, send: Send) -> None:
+    problem = over_for_now("overloaded", "connections", most, count, "too many connections are open")
     await respond(problem, scope["path"])(scope, receive, send)
 
 

@@ -8,7 +8,6 @@ taken. What will not get better by itself is refused at once; the rest is told w
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Mapping
@@ -16,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from app.problems import RETRY_AFTER, Problem
+from app.problems import over_for_now, past
 from app.services.deadline import Clock
 from app.services.memory import Memory
 from app.services.tasks import Client, Road, Task
@@ -86,9 +85,9 @@ class Account:
 class Admission:
     """Lets tasks in, within the settings."""
 
-    def __init__(self, settings: Settings, places: Mapping[Road, int], memory: int) -> None:
+    def __init__(self, settings: Settings, places: Mapping[Road, int]) -> None:
         self.settings = settings
-        self.memory = Memory(memory)
+        self.memory = Memory(settings.memory_bytes)
         self.places = {road: Places(count) for road, count in places.items()}
         self.running: Counter[Road] = Counter()
         self._accounts: OrderedDict[str, Account] = OrderedDict()
@@ -102,8 +101,10 @@ class Admission:
         """Let a client ask, if it has anything left of its allowance. Raises rate_limited."""
         rate = client.rate or self.settings.client_rate
         account = self._account(client, rate)
-        if account.balance < 0:
-            raise _too_often(f"{client.name} may ask for {rate:g} s of computing a second", -account.balance / rate)
+        asked = rate - account.balance / BURST_SECONDS
+        if asked > rate:
+            may = f"{client.name} may ask for {rate:g} s of computing a second"
+            raise over_for_now("rate_limited", "client_rate", rate, asked, may, -account.balance / rate)
         return account
 
     @asynccontextmanager
@@ -113,7 +114,8 @@ class Admission:
         account = self._account(client, client.rate or self.settings.client_rate)
         at_once = client.at_once or self.settings.client_requests
         if account.busy >= at_once:
-            raise _too_often(f"{client.name} has {at_once} requests running or waiting, which is the most", 1)
+            has = f"{client.name} has {at_once} requests running or waiting, which is the most"
+            raise over_for_now("rate_limited", "client_requests", at_once, account.busy + 1, has)
         account.busy += 1
         try:
             with task.clock.stage("queue"):
@@ -129,15 +131,18 @@ class Admission:
             account.busy -= 1
 
     async def _placed(self, road: Road, client: Client, clock: Clock) -> None:
-        places = self.places[road]
-        if not places.free and self.queue >= self.settings.queue:
-            raise Problem("overloaded", f"{self.queue} requests wait, which is the most", headers=RETRY_AFTER)
+        places, waiting, most = self.places[road], self.queue, self.settings.queue
+        if not places.free and waiting >= most:
+            raise over_for_now("overloaded", "queue", most, waiting + 1, f"{waiting} requests wait, which is the most")
+        patience, left, came = self.settings.queue_seconds, clock.left, clock.spent
         try:
-            await places.take(client.name, min(self.settings.queue_seconds, clock.left))
+            await places.take(client.name, min(patience, left))
         except TimeoutError:
             clock()
-            waited = f"no place was free for {self.settings.queue_seconds:g} s"
-            raise Problem("overloaded", waited, headers=RETRY_AFTER) from None
+            if left < patience:  # and the event loop was a moment early
+                raise clock.over() from None
+            waited, full = past(patience, clock.spent - came), f"no place was free for {patience:g} s"
+            raise over_for_now("overloaded", "queue_seconds", patience, waited, full) from None
 
     def _account(self, client: Client, rate: float) -> Account:
         """A client's account, with what has come in since it was last looked at."""
@@ -156,7 +161,3 @@ class Admission:
             if name is None:
                 return
             del self._accounts[name]
-
-
-def _too_often(what: str, seconds: float) -> Problem:
-    return Problem("rate_limited", what, headers={"Retry-After": str(max(1, math.ceil(seconds)))})

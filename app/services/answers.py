@@ -23,7 +23,7 @@ from app.services.admission import Admission
 from app.services.computing import Computer, nodes_at_a_glance
 from app.services.deadline import Clock, Stopped
 from app.services.graphs import Graphs
-from app.services.machine import NICENESS, cores, memory, step_back
+from app.services.machine import NICENESS, cores, step_back
 from app.services.messages import Job
 from app.services.readiness import NotReady
 from app.services.records import Registered, Registration
@@ -39,8 +39,6 @@ T = TypeVar("T")
 
 DRAWINGS = {"dot": "dot", "mmd": "mermaid"}
 """Drawings that are plain text, by the ends of their names."""
-MEMORY_SHARE = 0.6
-"""What part of the machine's memory running requests may hold."""
 
 
 class Crashed(Exception):
@@ -57,8 +55,7 @@ class Answers:
         processes = settings.processes or cores()
         self.workers = Workers(settings, processes)
         places = {Road.THREAD: settings.threads, Road.WORKER: processes}
-        share = MEMORY_SHARE / (settings.workers or cores())
-        self.admission = Admission(settings, places, settings.memory_bytes or int(memory() * share))
+        self.admission = Admission(settings, places)
         self.clocks: set[Clock] = set()
         """Those of the tasks that run on other roads than in line."""
         self._threads = anyio.CapacityLimiter(sum(places.values()) + settings.threads)
@@ -160,7 +157,7 @@ class Answers:
         clock = task.clock
         clock()
         clock.road = Road.WORKER
-        job = Job(task.model.__name__, task.form.media_type, task.answer.media_type, clock.left)
+        job = Job(task.model.__name__, task.form.media_type, task.answer.media_type, clock.seconds, clock.start)
         try:
             reply, answer = self.workers.do(job, task.body, self.graphs.source, clock)
         except Died as error:
@@ -169,8 +166,7 @@ class Answers:
         if reply.crash is not None:
             raise Crashed(reply.crash)
         if answer is None:
-            problem = Problem.from_dict(reply.problem or {})
-            raise clock.over() if problem.code == "deadline_exceeded" else problem  # it knew of the time left only
+            raise Problem.from_dict(reply.problem or {})
         return answer
 
     async def check(self) -> None:

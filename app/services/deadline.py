@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from app.problems import past
 from app.seen import Ops
 from engine.errors import DeadlineExceeded
 
@@ -46,15 +47,17 @@ class Stage:
 
 
 class Clock:
-    """Runs from a request's arrival. Called, it raises DeadlineExceeded once `seconds` are over, and Stopped after
-    `stop`."""
+    """Runs from a request's arrival: from `start`, by the clock that all processes of a machine have, or else from now.
 
-    def __init__(self, seconds: float) -> None:
+    Called, it raises DeadlineExceeded once `seconds` are over, and Stopped after `stop`.
+    """
+
+    def __init__(self, seconds: float, start: float | None = None) -> None:
         self.seconds = seconds
-        self.start = time.perf_counter()
+        self.start = time.perf_counter() if start is None else start
         self.stages: dict[str, float] = {}
         self.begun: dict[str, float] = {}
-        """When each stage first began, by the machine's clock that all processes have."""
+        """When each stage first began, by the same clock."""
         self.notes: dict[str, str] = {}
         self.road: int | None = None
         """Where the work was done in the end."""
@@ -72,7 +75,8 @@ class Clock:
 
     def over(self) -> DeadlineExceeded:
         """What is raised when the time is over."""
-        return DeadlineExceeded(f"the request was not done within {self.seconds:g} s")
+        late = f"the request was not done within {self.seconds:g} s"
+        return DeadlineExceeded(late, "seconds", self.seconds, past(self.seconds, self.spent))
 
     @property
     def spent(self) -> float:

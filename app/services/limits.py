@@ -1,10 +1,11 @@
-"""The list of all limits, out of the settings that hold them."""
+"""The list of all limits, out of the settings that hold them; and what the machine decides where a setting does not."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from typing import Any
 
+from app.services.machine import cores, memory
 from app.settings import Settings
 from engine.limits import Limits
 
@@ -24,8 +25,23 @@ OWN = (
     "graphs",
     "graphs_bytes",
     "svg_parts",
+    "memory_bytes",
+    "queue",
+    "queue_seconds",
+    "client_requests",
+    "client_rate",
+    "connections",
+    "keep_alive_seconds",
 )
-"""Settings of the service that are limits of a request."""
+"""Settings of the service that are limits of a request, of a client, or of all that is asked at a time."""
+MEMORY_SHARE = 0.6
+"""What part of the machine's memory running requests may hold."""
+
+
+def settled(settings: Settings) -> Settings:
+    """The settings with figures for those limits that the machine decides, as it is now."""
+    share = MEMORY_SHARE / (settings.workers or cores())
+    return settings.model_copy(update={"memory_bytes": settings.memory_bytes or int(memory() * share)})
 
 
 def all_limits(settings: Settings) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from app.problems import RETRY_AFTER, Problem
+from app.problems import over_for_now
 
 
 class Memory:
@@ -18,13 +18,11 @@ class Memory:
     def take(self, size: int) -> None:
         """Hold so many bytes more; what alone is over the most may be alone. Raises overloaded."""
         with self._lock:
-            if self.held and self.held + size > self.most:
-                raise Problem(
-                    "overloaded",
-                    f"the requests that run hold {self.held:,} of {self.most:,} bytes; this one needs {size:,} more",
-                    headers=RETRY_AFTER,
-                )
-            self.held += size
+            together = self.held + size
+            if self.held and together > self.most:
+                full = f"the requests that run hold {self.held:,} of {self.most:,} bytes; this one needs {size:,} more"
+                raise over_for_now("overloaded", "memory_bytes", self.most, together, full)
+            self.held = together
 
     def give_back(self, size: int) -> None:
         with self._lock:

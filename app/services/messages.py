@@ -21,18 +21,25 @@ SHORT = 1 << 17
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True):
-    """A task for a worker; its body follows."""
+    """A task for a worker, which has so many seconds from its `start` on; its body follows."""
 
     model: str
     form: str
     answer: str
     seconds: float
+    start: float
 
 
 class Wanted(msgspec.Struct, array_like=True, frozen=True, tag=True):
     """The worker needs the source of a registered graph."""
 
     id: str
+
+
+class Lowered(msgspec.Struct, array_like=True, frozen=True, tag=True):
+    """The request asks for less time than it might have: should the worker be ended by its alarm, this was it."""
+
+    seconds: float
 
 
 class Found(msgspec.Struct, array_like=True, frozen=True):

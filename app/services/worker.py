@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 
@@ -23,7 +24,7 @@ from app.services.computing import Computer
 from app.services.deadline import Clock
 from app.services.machine import NICENESS, cores, spare_collector, step_back
 from app.services.memory import Memory, Share
-from app.services.messages import Found, Job, Reply, Wanted, receive, send
+from app.services.messages import Found, Job, Lowered, Reply, Wanted, receive, send
 from app.services.records import Registered
 from app.services.tasks import Client, Road, Task
 from app.settings import Settings
@@ -93,7 +94,7 @@ class _Worker:
 
     def do(self, job: Job, body: bytes) -> None:
         """Do a job, and reply."""
-        clock = _Alarmed(job.seconds)
+        clock = _Alarmed(job, self._lowered)
         answer = problem = crash = None
         try:
             answer = self._answered(job, body, clock)
@@ -123,6 +124,9 @@ class _Worker:
         )
         return self.computer.answer(task, Road.WORKER, self._find)
 
+    def _lowered(self, seconds: float) -> None:
+        send(self.connection, Lowered(seconds))
+
     def _find(self, id: str) -> Registered:
         """A registered graph. The service is asked each time, because it may have been removed."""
         send(self.connection, Wanted(id))
@@ -137,14 +141,18 @@ async def _never() -> None:
 
 
 class _Alarmed(Clock):
-    """A clock at whose end this process ends, unless it is off by then."""
+    """A job's clock, at whose end this process ends, unless it is off by then; `tell` is told of an earlier end."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
+    def __init__(self, job: Job, tell: Callable[[float], None]) -> None:
+        super().__init__(job.seconds, job.start)
+        self._tell = tell
         self._set()
 
     def lower(self, seconds: float | None) -> None:
+        before = self.seconds
         super().lower(seconds)
+        if self.seconds < before:
+            self._tell(self.seconds)
         self._set()
 
     def _set(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from app.problems import Problem
 from app.services.deadline import Clock
-from app.services.messages import Found, Job, Reply, Wanted, receive, send
+from app.services.messages import Found, Job, Lowered, Reply, Wanted, receive, send
 from app.services.worker import serve
 from app.settings import Settings
 
@@ -53,15 +53,18 @@ class Worker:
     def is_alive(self) -> bool:
         return self._process.is_alive()
 
-    def ask(self, job: Job, body: bytes, source: Source) -> tuple[Reply, bytes | None]:
-        """The reply to a job. Blocks. Raises Died."""
+    def ask(self, job: Job, body: bytes, source: Source, clock: Clock) -> tuple[Reply, bytes | None]:
+        """The reply to a job, whose clock runs here, too. Blocks. Raises Died."""
         try:
             send(self._connection, job, body)
             while True:
-                message, rest = receive(self._connection, Wanted | Reply)
+                message, rest = receive(self._connection, Wanted | Lowered | Reply)
                 if isinstance(message, Reply):
                     return message, rest
-                self._hand(message.id, source)
+                if isinstance(message, Lowered):
+                    clock.lower(message.seconds)
+                else:
+                    self._hand(message.id, source)
         except (EOFError, OSError):
             self._process.join(JOIN_SECONDS)
             raise Died(self._process.exitcode) from None
@@ -122,7 +125,7 @@ class Workers:
         worker = self._take()
         clock.on_stop = lambda: self._kill(worker)
         try:
-            found = worker.ask(job, body, source)
+            found = worker.ask(job, body, source, clock)
         except BaseException:
             self._drop(worker)
             raise

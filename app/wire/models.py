@@ -613,6 +613,20 @@ class ReadyAnswer(HealthAnswer):
     """What was looked at."""
 
 
+class BreachOut(BaseModel):
+    """A figure past its limit."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: str
+    """As GET /limits has it, and the settings."""
+    max: float
+    """What held for this request: a key's own figure stands in place of client_requests and client_rate, and a
+    `timeout` that was asked for in place of seconds."""
+    actual: float
+    """What it would have been with this request, or was by the time that it was looked at."""
+
+
 class ProblemOut(BaseModel):
     """An error (RFC 9457)."""
 
@@ -630,8 +644,8 @@ class ProblemOut(BaseModel):
     """A JSON pointer to the part of the request that is to blame."""
     node: str | None = None
     """The node that is to blame."""
-    limit: dict[str, Any] | None = None
-    """For limit_exceeded: name, max, actual."""
+    limit: BreachOut | None = None
+    """For limit_exceeded, rate_limited and deadline_exceeded, and for overloaded where a setting says when it is."""
     errors: list[dict[str, str]] | None = None
     """For invalid_request, up to ten faults, each with pointer and detail."""
     line: int | None = None

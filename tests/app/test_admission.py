@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,38 +12,15 @@ from typing import Any
 import httpx
 import pytest
 
-from app.problems import Problem
+from app.problems import Problem, from_engine
 from app.services import admission
-from app.services.admission import Admission, Places
-from app.services.deadline import Clock
+from app.services.admission import Places
 from app.services.memory import Memory, Share
-from app.services.tasks import Client, Road, Task
-from app.settings import Settings
-from app.wire.codecs import JSON
-from app.wire.models import ValueRequest
+from app.services.tasks import Client, Road
+from tests.app.desk import Desk
+from tests.app.figures import scraped
 from tests.app.support import LOOP, ask, post, problem
 from tests.conftest import serving
-
-
-async def _gone() -> None:
-    await asyncio.Event().wait()
-
-
-class Desk:
-    """An admission with one place, and tasks that wait for it."""
-
-    def __init__(self, memory: int = 1000, **settings: Any) -> None:
-        self.admission = Admission(Settings(store="memory", **settings), {Road.THREAD: 1}, memory)
-        self.order: list[str] = []
-
-    def task(self, client: str, seconds: float = 30.0) -> Task[Any]:
-        share = Share(self.admission.memory)
-        return Task(ValueRequest, b"", JSON, JSON, Clock(seconds), Client(client), share, _gone)
-
-    async def served(self, client: str, seconds: float = 30.0, size: int = 0) -> None:
-        async with self.admission.turn(Road.THREAD, self.task(client, seconds), size):
-            self.order.append(client)
-            await asyncio.sleep(0)
 
 
 def test_clients_take_turns() -> None:
@@ -108,7 +86,10 @@ def test_a_deadline_that_passes_in_the_queue_is_a_deadline() -> None:
         async with desk.admission.turn(Road.THREAD, desk.task("slow"), 0):
             return (await asyncio.gather(desk.served("hurried", seconds=0.05), return_exceptions=True))[0]
 
-    assert asyncio.run(scene()).code == "deadline_exceeded"
+    problem = from_engine(asyncio.run(scene()))
+    assert problem.code == "deadline_exceeded"
+    limit = problem.more["limit"]
+    assert (limit["name"], limit["max"]) == ("seconds", 0.05) and limit["actual"] > 0.05
 
 
 @pytest.mark.parametrize(("most", "running", "code"), [(2, 1, None), (2, 2, "rate_limited"), (2, 3, "rate_limited")])
@@ -182,6 +163,25 @@ def test_memory_is_counted_before_it_is_taken(held: int, more: int, fits: bool) 
     assert memory.held == 0
 
 
+def test_a_keys_own_figures_are_those_that_its_holder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> Any:
+        desk = Desk(client_requests=8)
+        task = desk.task("a")
+        task.client = Client("a", at_once=1)
+        async with desk.admission.turn(Road.THREAD, task, 0), desk.admission.turn(Road.THREAD, task, 0):
+            pass
+
+    with pytest.raises(Problem) as refused:
+        asyncio.run(scene())
+    assert refused.value.more["limit"] == {"name": "client_requests", "max": 1, "actual": 2}
+    monkeypatch.setattr(admission.time, "monotonic", lambda: 1000.0)
+    desk, client = Desk(client_rate=2.0).admission, Client("b", rate=4.0)
+    desk.greet(client).balance -= 45.0
+    with pytest.raises(Problem) as refused:
+        desk.greet(client)
+    assert refused.value.more["limit"] == {"name": "client_rate", "max": 4.0, "actual": 4.5}
+
+
 def test_a_service_that_is_full_says_so_and_its_probes_answer(tmp_path: Path) -> None:
     settings = {"GRADWIRE_PROCESSES": "1", "GRADWIRE_QUEUE": "1", "GRADWIRE_QUEUE_SECONDS": "0.3"}
     with serving(tmp_path / "log", **settings) as (url, _), ThreadPoolExecutor(5) as pool:
@@ -194,6 +194,10 @@ def test_a_service_that_is_full_says_so_and_its_probes_answer(tmp_path: Path) ->
         codes = [problem(each)["code"] for each in found]
         assert codes.count("deadline_exceeded") == 1 and codes.count("overloaded") == 4
         assert all(each.headers["retry-after"] for each in found)
+        named = Counter(problem(each)["limit"]["name"] for each in found)
+        assert named.keys() == {"seconds", "queue", "queue_seconds"}
+        seen = scraped(client)
+        assert {name: seen.of("gradwire_limits_hit_total", limit=name) for name in named} == named
 
 
 def test_what_is_counted_is_given_back(app_client: Any) -> None:

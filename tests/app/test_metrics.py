@@ -92,6 +92,17 @@ def test_problems_and_limits_are_counted_by_name(app_client: AppClient) -> None:
     assert found.of("gradwire_limits_hit_total") == 2
 
 
+def test_what_is_over_for_now_is_counted_by_its_limit_too(app_client: AppClient) -> None:
+    client = app_client(client_rate=1e-9)
+    refused(client, "/grad", BODY | {"timeout": 1e-9}, "deadline_exceeded")
+    for _ in range(2):
+        refused(client, "/grad", BODY, "rate_limited")
+    found = scraped(client)
+    assert found.of("gradwire_limits_hit_total", limit="seconds") == 1
+    assert found.of("gradwire_limits_hit_total", limit="client_rate") == 2
+    assert found.of("gradwire_limits_hit_total") == 3
+
+
 def test_every_code_and_limit_is_there_before_its_first_time(app_client: AppClient) -> None:
     """What first appears as 1 is no increase to Prometheus, and no alarm."""
     found = scraped(app_client())

@@ -5,27 +5,20 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
+from tests.app.figures import scraped
+from tests.app.sockets import BODY, LATE, connected, one, parsed, posted, rest
 from tests.app.support import problem
 from tests.conftest import serving
 
 HEADER_SECONDS, BODY_SECONDS = 0.6, 0.9
-LATE = 5.0
-"""Seconds within which what is due has come, on a busy machine."""
-BODY = orjson.dumps({"expression": "x**2", "inputs": {"x": 3}})
 LARGE = orjson.dumps({"expression": "zeros([2000000]) + x", "inputs": {"x": 0.123456789}})
-
-
-def posted(body: bytes = BODY, *, path: bytes = b"/grad", length: int | None = None, more: bytes = b"") -> bytes:
-    """A whole request, or one that declares another length than its body has."""
-    length = len(body) if length is None else length
-    return b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n%s" % (path, length, more, body)
 
 
 @pytest.fixture(scope="module")
@@ -44,42 +37,6 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert process.poll() is None
         log = (tmp_path_factory.getbasetemp() / "hasty0" / "log").read_text()
         assert "Traceback" not in log and "ERROR" not in log, log[-3000:]
-
-
-@contextmanager
-def connected(address: str) -> Iterator[socket.socket]:
-    host, port = address.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=LATE) as it:
-        yield it
-
-
-def rest(connection: socket.socket) -> bytes:
-    """All that comes until the server closes."""
-    parts = []
-    while part := connection.recv(1 << 16):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def parsed(raw: bytes) -> httpx.Response:
-    """A response as it came over the wire, which has a length."""
-    head, _, body = raw.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines)
-    assert int(headers["content-length"]) == len(body)
-    return httpx.Response(int(status.split()[1]), headers=headers, content=body)
-
-
-def one(connection: socket.socket) -> httpx.Response:
-    """The next response on a connection that stays open."""
-    raw = b""
-    while b"\r\n\r\n" not in raw:
-        raw += connection.recv(1 << 16)
-    head, _, body = raw.partition(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-    while len(body) < length:
-        body += connection.recv(1 << 16)
-    return parsed(head + b"\r\n\r\n" + body)
 
 
 def refusal(connection: socket.socket, status: int, limit: str | None = None) -> dict[str, Any]:
@@ -350,9 +307,12 @@ def test_idle_connections_make_room(hasty: str) -> None:
         with connected(hasty) as connection:
             connection.sendall(posted())
             response = parsed(rest(connection))
-            assert problem(response)["code"] == "overloaded"
+            found = problem(response)
+            assert (found["code"], found["limit"]["name"], found["limit"]["max"]) == ("overloaded", "connections", 20)
             assert response.headers["retry-after"].isdecimal()
     deadline = time.monotonic() + LATE
     while httpx.post(f"{hasty}/grad", content=BODY).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    with httpx.Client(base_url=hasty) as client:
+        assert scraped(client).of("gradwire_limits_hit_total", limit="connections") >= 1

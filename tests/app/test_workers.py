@@ -132,6 +132,26 @@ def test_time_ends_what_looks_at_no_clock(client: httpx.Client) -> None:
     assert ask(client, "/grad/check", CHECK)["passed"]
 
 
+@pytest.mark.parametrize("body", [LOOP, DEAF], ids=["looks at its clock", "is ended by its alarm"])
+def test_the_time_that_was_asked_for_is_what_is_told_though_only_the_worker_read_it(
+    app_client: AppClient, body: dict[str, Any]
+) -> None:
+    found = problem(post(app_client(inline_bytes=0, thread_bytes=0), "/grad/value", body | {"timeout": 0.2}))
+    assert (found["code"], found["status"]) == ("deadline_exceeded", 504)
+    assert (found["limit"]["name"], found["limit"]["max"]) == ("seconds", 0.2)
+    assert 0.2 < found["limit"]["actual"] < SECONDS
+    assert "0.2 s" in found["detail"]
+
+
+def test_the_time_of_a_job_runs_from_the_arrival_of_its_request(pool: Workers) -> None:
+    """What it waited before counts, and so does a timeout from there on."""
+    clock = Clock(30.0, time.perf_counter() - 5.0)
+    reply, _ = do(pool, LOOP | {"timeout": 4}, clock)
+    assert reply.problem["code"] == "deadline_exceeded"
+    assert reply.problem["limit"]["actual"] >= 5
+    assert clock.seconds == 4
+
+
 def test_a_client_that_goes_away_frees_its_worker(client: httpx.Client, running: Any) -> None:
     _, service = running
     with pytest.raises(httpx.ReadTimeout):
@@ -195,7 +215,7 @@ def pool() -> Iterator[Workers]:
 
 def do(pool: Workers, body: Any, clock: Clock | None = None) -> tuple[Any, bytes | None]:
     clock = clock or Clock(30.0)
-    job = Job("ValueRequest", "application/json", "application/json", clock.left)
+    job = Job("ValueRequest", "application/json", "application/json", clock.seconds, clock.start)
     return pool.do(job, json.encode(body), lambda id: b"", clock)
 
 
@@ -235,7 +255,7 @@ def test_what_nobody_foresaw_is_told_and_the_worker_lives_on(pool: Workers) -> N
     body = {"expression": "1"}
     do(pool, body)
     started = pool.started
-    job = Job("NoSuchModel", "application/json", "application/json", 30.0)
+    job = Job("NoSuchModel", "application/json", "application/json", 30.0, time.perf_counter())
     reply, answer = pool.do(job, json.encode(body), lambda id: b"", Clock(30.0))
     assert answer is None and "AttributeError" in reply.crash
     assert do(pool, body)[0].crash is None and pool.started == started

@@ -108,7 +108,7 @@ def test_both_are_told_apart() -> None:
 
 def test_what_there_is_no_time_for_is_not_said() -> None:
     def late() -> None:
-        raise DeadlineExceeded("too late")
+        raise DeadlineExceeded("too late", "seconds", 1, 2)
 
     assert said("grad", "h = sqrt(x)", {"x": 0.0}, tick=late) == []
     assert said("grad", "h = sqrt(x)", {"x": 0.0}, tick=counting_tick(99)) != []
