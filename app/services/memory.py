@@ -15,11 +15,14 @@ class Memory:
         self.held = 0
         self._lock = threading.Lock()
 
-    def take(self, size: int) -> None:
-        """Hold so many bytes more; what alone is over the most may be alone. Raises overloaded."""
+    def take(self, size: int, own: int = 0) -> None:
+        """Hold so many bytes more, for who has some of its `own`; what alone is over the most may be alone.
+
+        Raises overloaded.
+        """
         with self._lock:
             together = self.held + size
-            if self.held and together > self.most:
+            if self.held > own and together > self.most:
                 full = f"the requests that run hold {self.held:,} of {self.most:,} bytes; this one needs {size:,} more"
                 raise over_for_now("overloaded", "memory_bytes", self.most, together, full)
             self.held = together
@@ -38,7 +41,7 @@ class Share:
 
     def grow(self, size: int) -> None:
         """Hold so many bytes more. Raises overloaded."""
-        self._memory.take(size)
+        self._memory.take(size, self._size)
         self._size += size
 
     def close(self) -> None:

@@ -163,6 +163,21 @@ def test_memory_is_counted_before_it_is_taken(held: int, more: int, fits: bool) 
     assert memory.held == 0
 
 
+def test_what_alone_is_over_the_memory_may_be_alone_in_several_steps() -> None:
+    """A body first, then what is computed with it: nothing will ever be given back that it could wait for."""
+    memory = Memory(1000)
+    one, other = Share(memory), Share(memory)
+    one.grow(300)
+    one.grow(5000)
+    with pytest.raises(Problem):
+        other.grow(1)
+    one.close()
+    other.grow(1)
+    with pytest.raises(Problem):
+        one.grow(1000)
+    assert memory.held == 1
+
+
 def test_a_keys_own_figures_are_those_that_its_holder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene() -> Any:
         desk = Desk(client_requests=8)
