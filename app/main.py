@@ -51,7 +51,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         app.state.graphs.open()
     await app.state.answers.start()
     async with app.state.shared:
-        yield {"settings": app.state.settings, "watching": app.state.watching}  # which the protocol sees, too
+        # What the protocol sees, too.
+        memory = app.state.answers.admission.memory
+        yield {"settings": app.state.settings, "watching": app.state.watching, "memory": memory}
     await app.state.answers.in_thread(tracing.flush)
     app.state.answers.close()
     app.state.graphs.close()

@@ -25,6 +25,7 @@ from app.http.problems import respond
 from app.http.routers.health import PROBES
 from app.http.watching import Watching
 from app.problems import Problem, over_for_now, over_limit, past
+from app.services.memory import Share
 from app.settings import Settings
 
 HEAD_SLACK = 4 << 10
@@ -61,6 +62,7 @@ class Protocol(HttpToolsProtocol):
         self.timed: Phase | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.stall: asyncio.TimerHandle | None = None
+        self.unread = Share(self.app_state["memory"])
         self.since = 0.0
         self.head_bytes = self.framing_bytes = 0
         self.is_refused = False
@@ -80,6 +82,7 @@ class Protocol(HttpToolsProtocol):
         for timer in (self.timer, self.stall):
             if timer is not None:
                 timer.cancel()
+        self.unread.close()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -237,12 +240,14 @@ class Protocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.unread.hold(self.transport.get_write_buffer_size())
         self._wait_for_reader()
 
     def resume_writing(self) -> None:
         if self.stall is not None:
             self.stall.cancel()
             self.stall = None
+        self.unread.close()
         super().resume_writing()
 
     def _wait_for_reader(self) -> None:

@@ -27,6 +27,11 @@ class Memory:
                 raise over_for_now("overloaded", "memory_bytes", self.most, together, full)
             self.held = together
 
+    def hold(self, size: int) -> None:
+        """Count what is there already: others have less, however much it is."""
+        with self._lock:
+            self.held += size
+
     def give_back(self, size: int) -> None:
         with self._lock:
             self.held -= size
@@ -42,6 +47,11 @@ class Share:
     def grow(self, size: int) -> None:
         """Hold so many bytes more. Raises overloaded."""
         self._memory.take(size, self._size)
+        self._size += size
+
+    def hold(self, size: int) -> None:
+        """Hold so many bytes more that were taken already."""
+        self._memory.hold(size)
         self._size += size
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from tests.app.figures import scraped
 from tests.app.sockets import BODY, LATE, connected, one, parsed, posted, rest
 from tests.app.support import problem
 from tests.conftest import serving
+from tests.support.service import until
 
 HEADER_SECONDS, BODY_SECONDS = 0.6, 0.9
 LARGE = orjson.dumps({"expression": "zeros([2000000]) + x", "inputs": {"x": 0.123456789}})
@@ -152,6 +154,20 @@ def test_a_client_that_takes_nothing_of_its_answer_is_dropped(hasty: str) -> Non
 
 
 # Size
+
+
+def test_what_clients_have_not_taken_counts_as_memory(tmp_path: Path) -> None:
+    """Else many who take nothing could have the service hold an answer for each."""
+    with serving(tmp_path / "log", GRADWIRE_MEMORY_BYTES=str(30 << 20)) as (address, _), ExitStack() as stack:
+        client = stack.enter_context(httpx.Client(base_url=address))
+        with connected(address) as idle:  # some 24 MB come
+            idle.sendall(posted(LARGE, path=b"/grad/value"))
+            assert idle.recv(1)
+            refused = problem(client.post("/grad/value", content=LARGE))
+            assert (refused["code"], refused["limit"]["name"]) == ("overloaded", "memory_bytes")
+            assert scraped(client).of("gradwire_flight_bytes") > 15 << 20
+        until(lambda: scraped(client).of("gradwire_flight_bytes") == 0, LATE, "what nobody waits for is let go")
+        assert client.post("/grad/value", content=LARGE).status_code == 200
 
 
 def test_a_body_in_tiny_chunks_is_given_up(hasty: str) -> None:
