@@ -108,7 +108,7 @@ def sparse_hessian(gradients: Nodes, wrt: Nodes, cutting: Cutting) -> dict[str, 
     they are had as those of a Jacobian.
     """
     nodes, targets = list(wrt.values()), list(gradients.values())
-    if not is_symmetric(nodes, targets):
+    if not nodes or not is_symmetric(nodes, targets):
         return sparse_jacobian(gradients, wrt, "forward", cutting)
     pattern = symmetric_pattern(nodes, targets)
     colours = star_colours(pattern, targets[0].graph.tick)

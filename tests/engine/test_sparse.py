@@ -375,6 +375,12 @@ def test_the_pattern_of_nothing() -> None:
     assert pattern_of([], []).shape == (0, 0)
 
 
+@pytest.mark.parametrize("call", ["jacobian", "hessian"])
+def test_no_wrt_has_no_blocks(call: str) -> None:
+    dense = ask(call, "y = sum(x * 0.5)", {"x": np.arange(3)})[call]  # of integers there are no derivatives
+    assert ask(call, "y = sum(x * 0.5)", {"x": np.arange(3)}, sparse=True)[call] == dense
+
+
 # Complex numbers
 
 
