@@ -200,13 +200,15 @@ class Settings(BaseSettings):
     """Bytes that registered graphs have together, as they were posted; likewise."""
 
     graphs_cached_bytes: int = Field(64 << 20, gt=0)
-    """Memory for registered graphs that are ready to be computed with; others are read again."""
+    """Memory for registered graphs that are ready to be computed with, in each serving process, and as much in its
+    workers together; others are read again."""
 
     svg_parts: int = Field(10_000, gt=0)
     """Boxes and arrows of a graph that is drawn as SVG."""
 
     plan_cache_bytes: int = Field(256 << 20, ge=0)
-    """Memory for plans of graphs that were asked for before, in bytes; the least recently used go."""
+    """Memory for plans of graphs that were asked for before, in bytes, in each serving process, and as much in its
+    workers together; the least recently used go."""
 
     connections: int = Field(800, gt=0)
     """Connections open at a time, in each process. Past them idle ones are closed, and requests are told to come back;

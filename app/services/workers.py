@@ -19,6 +19,8 @@ from app.settings import Settings
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([serve.__module__])
 JOIN_SECONDS = 2.0
+CACHES = ("plan_cache_bytes", "graphs_cached_bytes")
+"""Of these, all workers together have as much as the service."""
 
 Source = Callable[[str], bytes]
 """The source of a registered graph. Raises unknown_graph."""
@@ -95,7 +97,7 @@ class Workers:
     def __init__(self, settings: Settings, most: int) -> None:
         self.most = most
         self.started = self.lost = 0
-        self._settings = settings
+        self._settings = settings.model_copy(update={name: getattr(settings, name) // most for name in CACHES})
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()

@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.services import answers
+from app.services import answers, workers
 from app.services.deadline import Clock
 from app.services.messages import SHORT, Job
-from app.services.workers import Died, Workers
+from app.services.workers import CACHES, Died, Worker, Workers
 from app.settings import Settings
 from app.wire import json
 from tests.app.support import LOOP, ask, graph, node, post, problem
@@ -219,6 +219,22 @@ def pool() -> Iterator[Workers]:
     found = Workers(Settings(store="memory"), 2)
     yield found
     found.close()
+
+
+def test_workers_keep_together_what_one_cache_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Settings] = []
+
+    class Asked(Worker):
+        is_alive = True
+
+        def __init__(self, settings: Settings) -> None:
+            given.append(settings)
+
+    monkeypatch.setattr(workers, "Worker", Asked)
+    settings = Settings(store="memory")
+    Workers(settings, 3).start()
+    for name in CACHES:
+        assert [getattr(each, name) for each in given] == [getattr(settings, name) // 3] * 3
 
 
 def do(pool: Workers, body: Any, clock: Clock | None = None) -> tuple[Any, bytes | None]:
