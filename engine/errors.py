@@ -33,6 +33,10 @@ LONGEST_STEP = 120
 """Characters of a name that a pointer repeats: what is longer is no name of ours, and not worth an echo."""
 
 
+LONGEST_DETAIL = 500
+"""Characters of what is said of an error, however long the lists are that it is about."""
+
+
 def pointer_to(*steps: str | int) -> str:
     """A JSON pointer (RFC 6901) from names and positions."""
     return "".join("/" + str(step)[:LONGEST_STEP].replace("~", "~0").replace("/", "~1") for step in steps)
@@ -44,6 +48,7 @@ class EngineError(Exception):
     code = "internal"
 
     def __init__(self, detail: str, *, node: str | None = None, pointer: str | None = None) -> None:
+        detail = detail if len(detail) <= LONGEST_DETAIL else detail[: LONGEST_DETAIL - 1] + "…"
         super().__init__(detail)
         self.detail = detail
         self.node = node

@@ -127,7 +127,7 @@ def axes_of(axis: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
         return tuple(range(rank))
     axes = [axis_of(each, rank) for each in ([axis] if isinstance(axis, int) else axis)]
     if len(set(axes)) < len(axes):
-        raise ShapeMismatch(f"axis {axis} names an axis twice")
+        raise ShapeMismatch(f"axis {axis!s:.80} names an axis twice")
     return tuple(sorted(axes))
 
 

@@ -62,7 +62,8 @@ def measured(value: Any, most_depth: int) -> Measure:
                 inner.extend(part for part in each.values() if isinstance(part, dict | list))
             elif not {dict, list}.isdisjoint(map(type, each)):
                 inner.extend(part for part in each if isinstance(part, dict | list))
-        level = inner
+        level = [each for each in inner if each]
+        depth += bool(inner) and not level  # nothing stands in empty ones, however many they are
     return Measure(depth, names)
 
 

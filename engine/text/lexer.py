@@ -18,18 +18,23 @@ from engine.text.grammar import ESCAPES
 
 NAME, QUOTED, NUMBER, STRING, MARK, BREAK, END = "name", "quoted", "number", "string", "mark", "break", "end"
 
+_NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?j?"
 _TOKEN = re.compile(
-    r"""(?P<space>[ \t\f]+|\#[^\r\n]*)
+    rf"""(?P<space>[ \t\f]+|\#[^\r\n]*)
     |(?P<break>\r\n?|\n|;)
-    |(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?j?)
+    |(?P<plain>{_NUMBER})(?![A-Za-z0-9_.])
+    |(?P<number>{_NUMBER})
     |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
     |(?P<text>"(?:[^"\\\r\n]|\\[^\r\n])*"|'(?:[^'\\\r\n]|\\[^\r\n])*'|`(?:[^`\\\r\n]|\\[^\r\n])*`)
-    |(?P<mark>\.\.\.|\*\*|//|<=|>=|==|!=|:=|[-+*/%@^&|~<>=()\[\]{},:.])""",
+    |(?P<mark>\.\.\.|\*\*|//|<=|>=|==|!=|:=|[-+*/%@^&|~<>=()\[\]{{}},:.])""",
     re.VERBOSE,
 )
+_AS_IT_STANDS = {"plain": NUMBER, "name": NAME, "mark": MARK, "break": BREAK}
+"""Groups whose words are tokens without further ado, unless a dot is about; most of a text is of these."""
 _WORD = re.compile(r"[A-Za-z0-9_.]*")
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))")
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 _SHOWN = 40
 LONGEST_INTEGER = 20
 """Digits of the largest uint64; an integer of more is a float."""
@@ -100,22 +105,35 @@ def described(token: Token) -> str:
 
 def tokens_of(source: Source, limits: Limits) -> list[Token]:
     """The tokens of a text, with one END at last. Raises ExpressionError, LimitExceeded."""
-    tokens: list[Token] = []
+    text, tokens = source.text, list[Token]()
     opened: list[str] = []
-    at = 0
-    while at < len(source.text):
-        end, token = _token(source, at, tokens)
-        at = end
-        if token is None or (token.kind == BREAK and token.text != ";" and opened and opened[-1] != "{"):
+    at, size, before = 0, len(text), ""
+    while at < size:
+        found = _TOKEN.match(text, at)
+        kind = _AS_IT_STANDS.get(found.lastgroup or "") if found is not None else None
+        if found is None or kind is None or before == "." or text[at] == ".":
+            at, token = _token(source, at, tokens)
+            if token is None:
+                continue
+        else:
+            token, at = Token(kind, found[0], at), found.end()
+        if token.kind == MARK:
+            _follow(opened, token.text, limits)
+        elif token.kind == BREAK and opened and token.text != ";" and opened[-1] != "{":
             continue
-        if token.is_mark("(", "[", "{"):
-            opened.append(token.text)
-            _bound_nesting(len(opened), limits)
-        elif token.is_mark(")", "]", "}") and opened:
-            opened.pop()
+        before = token.text
         tokens.append(token)
-    tokens.append(Token(END, "", len(source.text)))
+    tokens.append(Token(END, "", size))
     return tokens
+
+
+def _follow(opened: list[str], mark: str, limits: Limits) -> None:
+    """Keep account of the brackets that are open."""
+    if mark in _OPENING:
+        opened.append(mark)
+        _bound_nesting(len(opened), limits)
+    elif mark in _CLOSING and opened:
+        opened.pop()
 
 
 def _bound_nesting(depth: int, limits: Limits) -> None:
@@ -135,7 +153,8 @@ def _token(source: Source, at: int, before: list[Token]) -> tuple[int, Token | N
     if found is None:
         raise _stray(source, at)
     kind, word = str(found.lastgroup), found[0]
-    if kind == "number":
+    if kind in ("plain", "number"):
+        kind = NUMBER
         _whole_word(source, at, found.end())
     if kind == "text":
         return found.end(), Token(QUOTED if word[0] == "`" else STRING, _unescaped(source, at, word), at)

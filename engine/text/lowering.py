@@ -40,6 +40,8 @@ Positions: TypeAlias = "dict[str, tuple[int, int]]"
 TENSOR_FIELDS = ("data", "dtype", "shape", "b64", "requires_grad")
 _MOST_ATTR_LISTS = 8
 """Lists within lists of an attribute; no op takes half as many."""
+_LONGEST_USAGE = 150
+"""Characters of the names of arguments that a message lists."""
 
 
 def parse(text: str, limits: Limits) -> Program:
@@ -48,11 +50,17 @@ def parse(text: str, limits: Limits) -> Program:
     Raises ExpressionError, UnknownOp, UnknownAttribute and InvalidGraph, all with line and column in the detail; and
     LimitExceeded for a text that is too long, too deep, or of too many nodes.
     """
-    return parse_with_positions(text, limits)[0]
+    return _parsed(text, limits)[0]
 
 
 def parse_with_positions(text: str, limits: Limits) -> tuple[Program, Positions]:
     """The same, and by statement's id the line and column of what it computes, for errors that come later."""
+    program, source, positions = _parsed(text, limits)
+    return program, {name: source.place(at) for name, at in positions.items()}
+
+
+def _parsed(text: str, limits: Limits) -> tuple[Program, Source, dict[str, int]]:
+    """The program, and by statement's id where in the source it stands."""
     if len(text) > limits.expression_characters:
         length, most = len(text), limits.expression_characters
         raise LimitExceeded("expression_characters", most, length, "characters of the expression")
@@ -71,7 +79,7 @@ def parse_with_positions(text: str, limits: Limits) -> tuple[Program, Positions]
         positions |= {f"{each.name.text}/{name}": at for name, at in lowering.positions.items()}
     lowering = _Lowering(source, lines, parser.outer, limits, functions, parser.outer)
     program = replace(lowering.program(), functions=tuple(functions.values()))
-    return program, {name: source.place(at) for name, at in (positions | lowering.positions).items()}
+    return program, source, positions | lowering.positions
 
 
 @dataclass(eq=False, slots=True)
@@ -192,9 +200,10 @@ class _Lowering:
 
     def _spread(self, ref: Ref) -> list[Ref]:
         """The results of a statement that has several; else the reference itself."""
-        statement = self.statements.get(ref.name)
-        several = self._names_of(statement) if statement is not None and ref.result is None else ()
-        return [ref._replace(result=result) for result in several] or [ref]
+        statement = self.statements.get(ref.name) if ref.result is None else None
+        if statement is None or not has_several(statement.op):
+            return [ref]
+        return [ref._replace(result=result) for result in self._names_of(statement)] or [ref]
 
     # Outputs
 
@@ -271,6 +280,9 @@ class _Lowering:
         return self._steps(self._bound(tree))
 
     def _steps(self, bound: _Bound) -> list[_Step]:
+        count, most = len(bound.operands), self.limits.arity
+        if count > most:
+            raise self.source.located(LimitExceeded("arity", most, count, f"operands of {bound.op.name}"), bound.at)
         return [*bound.operands, bound]
 
     def _no_grad(self, call: Call) -> Argument | list[_Step]:
@@ -450,13 +462,15 @@ class _Lowering:
         """Arguments by the name of the operand or attribute that they are. A variadic operand has several."""
         names = signature(op)
         variadic = op.operands[-1].name if op.is_variadic else None
-        given: dict[str, list[Tree]] = {}
-        for at, tree in enumerate(call.operands):
-            if variadic is None and at == len(names):
-                raise self._error(f"{op.name} takes {_usage(names)}, got {len(call.operands)} arguments", tree.at)
-            name = names[at if variadic is None else min(at, names.index(variadic))]
-            given.setdefault(name, []).append(tree)
-        bound: dict[str, Sequence[Tree]] = dict(given)
+        alone = len(names) if variadic is None else names.index(variadic)
+        bound: dict[str, Sequence[Tree]] = {
+            name: [tree] for name, tree in zip(names[:alone], call.operands, strict=False)
+        }
+        if len(call.operands) > alone:
+            if variadic is None:
+                detail = f"{op.name} takes {_usage(names)}, got {len(call.operands)} arguments"
+                raise self._error(detail, call.operands[alone].at)
+            bound[variadic] = call.operands[alone:]
         if variadic == names[0] and len(call.operands) == 1:
             bound[variadic] = _parts(call.operands[0])
         for token, tree in call.keywords:
@@ -494,7 +508,7 @@ def _is_left_out(trees: Sequence[Tree] | None) -> bool:
 
 
 def _usage(names: Sequence[str]) -> str:
-    return ", ".join(names) or "no arguments"
+    return ", ".join(names)[:_LONGEST_USAGE] or "no arguments"
 
 
 def _parts(tree: Tree) -> Sequence[Tree]:

@@ -19,6 +19,7 @@ from engine.text.grammar import COMPARISON, CONSTANTS, IMAGINARY, INDEX, INFIX, 
 from engine.text.lexer import (
     BREAK,
     END,
+    MARK,
     NAME,
     NUMBER,
     QUOTED,
@@ -31,6 +32,7 @@ from engine.text.lexer import (
 )
 
 CLOSING = {"(": ")", "[": "]"}
+_BRACES = {"{": 1, "}": -1}
 DEEPEST_LITERAL = 64
 """Lists within lists of one literal; NumPy has no more axes."""
 _INSTEAD = {"and": "&", "or": "|", "not": "~"}
@@ -153,6 +155,8 @@ class Parser:
     def __init__(self, source: Source, tokens: Sequence[Token]) -> None:
         self.source = source
         self.tokens = tokens
+        self.marks = [token.text if token.kind == MARK else "" for token in tokens]
+        """What each token is a mark of, if it is one: nearly every question is after that."""
         self.at = 0
         self.opened: list[_Open] = []
         self.scope = self.outer = self._scope(0, ())
@@ -163,14 +167,15 @@ class Parser:
         assigned: dict[str, Token] = {}
         depth, is_first = 0, True
         for at in range(start, len(self.tokens)):
-            token = self.tokens[at]
-            depth += token.is_mark("{") - token.is_mark("}")
-            if depth < 0:
-                break
-            if is_first and depth == 0 and token.kind in (NAME, QUOTED):
+            mark = self.marks[at]
+            if mark in _BRACES:
+                depth += _BRACES[mark]
+                if depth < 0:
+                    break
+            if is_first and depth == 0 and not mark:
                 for target in self._targets(at):
                     assigned.setdefault(target.text, target)
-            is_first = token.kind == BREAK
+            is_first = not mark and self.tokens[at].kind == BREAK
         return Scope(assigned, parameters, {*assigned, *parameters})
 
     def _targets(self, at: int) -> list[Token]:
@@ -178,9 +183,9 @@ class Parser:
         targets = []
         while self.tokens[at].kind in (NAME, QUOTED):
             targets.append(self.tokens[at])
-            if self.tokens[at + 1].is_mark("=", ":="):
+            if self.marks[at + 1] in ("=", ":="):
                 return targets
-            if not self.tokens[at + 1].is_mark(","):
+            if self.marks[at + 1] != ",":
                 break
             at += 2
         return []
@@ -223,12 +228,13 @@ class Parser:
         return parameters if is_head else None
 
     def _definition(self, parameters: Sequence[Token]) -> Definition:
-        name = self._token
+        name, seen = self._token, set[str]()
         self._check_name(name, "be a function")
-        for at, token in enumerate(parameters):
+        for token in parameters:
             self._check_name(token, "be a parameter")
-            if token.text in [each.text for each in parameters[:at]]:
+            if token.text in seen:
                 raise self._error(f"two parameters are called {shown(token.text)}", token)
+            seen.add(token.text)
         while not self._token.is_mark("="):
             self.at += 1
         self.at += 1
@@ -339,22 +345,22 @@ class Parser:
             within = self.opened[-1]
             if within.call is not None and not within.values and not within.pending:
                 self._keyword(within)
-            token = self._next()
-            if token.is_mark(*PREFIX):
+            mark, token = self.marks[self.at], self._next()
+            if mark in PREFIX:
                 within.pending.append(_Pending(token, SIGN, True))
-            elif token.is_mark("(", "["):
+            elif mark in CLOSING:
                 self.opened.append(_Open(token))
-            elif token.kind in (NAME, QUOTED) and self._token.is_mark("("):
+            elif token.kind in (NAME, QUOTED) and self.marks[self.at] == "(":
                 self.opened.append(_Open(self._next(), Call(token.text, token.at, quoted=token.kind == QUOTED)))
-            elif not token.is_mark("+"):
+            elif mark != "+":
                 within.values.append(self._leaf(token))
                 return
-            if self.opened[-1] is not within and self._token.is_mark(CLOSING[self.tokens[self.at - 1].text]):
+            if self.opened[-1] is not within and self.marks[self.at] == CLOSING[self.marks[self.at - 1]]:
                 self._close()
                 return
 
     def _keyword(self, within: _Open) -> None:
-        if within.keyword is None and self._token.kind == NAME and self._ahead.is_mark("="):
+        if self._token.kind == NAME and self.marks[self.at + 1] == "=" and within.keyword is None:
             within.keyword = self._next()
             self.at += 1
 
@@ -395,28 +401,28 @@ class Parser:
     def _continues(self) -> bool:
         """Read what follows an operand, up to where the next one is due (True) or the expression ends (False)."""
         while True:
-            within, token = self.opened[-1], self._token
-            if token.is_mark("["):
+            within, mark = self.opened[-1], self.marks[self.at]
+            if mark == "[":
                 self._index(within)
-            elif token.is_mark("."):
+            elif mark == ".":
                 self._result(within)
-            elif token.is_mark(*INFIX):
+            elif mark in INFIX:
                 self._infix(within)
                 return True
             elif within.token is None:
                 return False
-            elif token.is_mark(","):
+            elif mark == ",":
                 self._finish_item(within)
                 self.at += 1
                 within.has_comma = True
-                if not self._token.is_mark(CLOSING[within.token.text]):
+                if self.marks[self.at] != CLOSING[within.token.text]:
                     return True
                 self._close()
-            elif token.is_mark(CLOSING[within.token.text]):
+            elif mark == CLOSING[within.token.text]:
                 self._finish_item(within)
                 self._close()
             else:
-                raise self._unclosed(within, token)
+                raise self._unclosed(within, self._token)
 
     def _unclosed(self, within: _Open, token: Token) -> ExpressionError:
         assert within.token is not None
