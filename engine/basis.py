@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from engine.core import Node, cast, ops
+from engine.costs import arithmetic_seconds
 from engine.derivative import Bilinear, Linear, Partials, is_constant, ones, times
 from engine.errors import LimitExceeded
 from engine.families import acts_in_place, span
@@ -27,6 +28,10 @@ from engine.transforms.paths import depending
 
 CUT_FOR = {"peak_bytes": 0, "elements": 1}
 """Limits that smaller chunks help to keep, and how often a cut may fail to help: other nodes may break the second."""
+
+
+FAR = 2.0
+"""How much too long is far too long."""
 
 
 class Scaled(NamedTuple):
@@ -49,6 +54,8 @@ class Cutting:
     """Rows of the largest basis that was swept."""
     broken: LimitExceeded | None = None
     stalls: int = 0
+    examples: int = 1
+    """Examples of a batch, which every answer has an axis for in the end."""
 
     def finer(self, error: LimitExceeded) -> Cutting | None:
         """What to try after `error`; None where smaller chunks would not help."""
@@ -87,11 +94,13 @@ def at_basis(
 ) -> list[Node]:
     """The value of each image at every row of a basis. Raises LimitExceeded where the answer itself is too large."""
     for image in images:
-        _check_answer(rows, image)
+        _check_answer(rows * cutting.examples, image)
     moving = depending(probes, images)
-    pieces = []
+    pieces: list[list[Node]] = []
     for chunk in cutting.chunks(rows):
         piece = _Sweep(basis(chunk), chunk, linear).over(moving, images)
+        if not pieces and len(chunk) < rows:
+            _check_cost(piece, rows / len(chunk))
         pieces.append(piece if len(chunk) == rows else [_apart(image) for image in piece])
     return [joined(parts) for parts in zip(*pieces, strict=True)]
 
@@ -110,6 +119,16 @@ def _check_answer(rows: int, image: Node) -> None:
     ):
         if actual > most:
             raise LimitExceeded(name, most, actual, what)
+
+
+def _check_cost(piece: Sequence[Node], times: float) -> None:
+    """Refuse so many pieces like this one before the others are emitted, where their arithmetic alone takes too long:
+    far too long, since of this piece some may be simplified, and some is the same in all."""
+    most = piece[0].graph.limits.cost_seconds
+    nodes = [node for node in piece[0].graph.live(piece) if node.inputs and node.op.trips is None]
+    seconds = times * math.fsum(map(arithmetic_seconds, nodes))
+    if seconds > FAR * most:
+        raise LimitExceeded("cost_seconds", most, seconds, "seconds that this would take")
 
 
 def joined(parts: Sequence[Node]) -> Node:

@@ -42,7 +42,7 @@ from engine.errors import (
     pointer_to,
 )
 from engine.execute import OFF_THE_ROAD, refuse_non_finite, run
-from engine.higher import derivative_by, second_derivatives
+from engine.higher import check_size, derivative_by, second_derivatives
 from engine.jacobians import jacobian
 from engine.limits import Limits
 from engine.optimise import optimised
@@ -338,6 +338,7 @@ class Scene:
         self.cutting = cutting or Cutting()
         self.graph = graph
         self.batch_size = _batch_size(question)
+        self.cutting.examples = 1 if self.batch_size is None else self.batch_size
         _check_names(question, graph.limits)
         specs = {name: self._example_spec(name, tensor.spec) for name, tensor in question.inputs.items()}
         marks = [name for name in (*(question.wrt or ()), *(question.path or ())) if name not in specs]
@@ -771,7 +772,10 @@ def _tensors(scene: Scene) -> Answer:
     order = len(path) if path is not None else scene.question.order
     _bounded(order, scene.graph.limits.tensor_order, "tensor_order")
     paths = [list(path)] if path is not None else [[name] * order for name in scene.wrt]
-    rows = [_tensor(scene, output, names[:k]) for names in paths for k in range(1, order + 1)]
+    wanted = [names[:k] for names in paths for k in range(1, order + 1)]
+    for names in wanted:
+        check_size(output, [scene.wrt[name] for name in names])
+    rows = [_tensor(scene, output, names) for names in wanted]
     return Answer({"values": dict(scene.outputs)}, {"derivatives": rows})
 
 

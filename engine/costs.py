@@ -88,10 +88,11 @@ def _is_free(node: Node) -> bool:
 def _work(node: Node) -> float:
     if _is_free(node) or not node.size:
         return 0.0
-    return _arithmetic(node) + _traffic(node.nbytes + sum([x.nbytes for x in node.inputs]))
+    return arithmetic_seconds(node) + _traffic(node.nbytes + sum([x.nbytes for x in node.inputs]))
 
 
-def _arithmetic(node: Node) -> float:
+def arithmetic_seconds(node: Node) -> float:
+    """Seconds of a kernel's operations alone, which grouping does not lessen."""
     dtype = node.inputs[0].dtype if node.inputs else node.dtype
     is_single = dtype.char == "f" and isinstance(node.op.kernel, np.ufunc)
     return NANO * node.flops / (node.op.pace * (SINGLE if is_single else PACES.get(dtype.str[1:], 1.0)))
@@ -129,5 +130,5 @@ def block_cost(nodes: Sequence[Node], kept: Sequence[Node]) -> Cost:
     calls = MICRO * BLOCK_CALL * count * len(nodes)
     far = sum(x.nbytes for x in outside) + sum(node.nbytes for node in kept)
     near = 3 * BLOCK * count * sum(node.dtype.itemsize for node in nodes)
-    work = math.fsum(map(_arithmetic, nodes)) + NANO * (far / MEMORY_PACE + near / CACHED_PACE)
+    work = math.fsum(map(arithmetic_seconds, nodes)) + NANO * (far / MEMORY_PACE + near / CACHED_PACE)
     return Cost(calls + work, (calls + work) / max(1, count), calls)

@@ -86,7 +86,6 @@ def _by_colours(output: Node, wrt: Nodes, cutting: Cutting) -> dict[str, Node] |
 
 def derivative_by(output: Node, path: Sequence[Node], cutting: Cutting) -> Node:
     """The derivative by each of `path` in turn, in shape output + all of their shapes."""
-    _check_size(output, path)
     base, moved = output, list(path)
     if output.size < path[-1].size:
         base, moved = jacobian({"y": output}, {"x": path[-1]}, "auto", cutting)["y"]["x"], moved[:-1]
@@ -118,8 +117,9 @@ def _shape(output: Node, path: Sequence[Node]) -> Shape:
     return (*output.shape, *(size for x in path for size in x.shape))
 
 
-def _check_size(output: Node, path: Sequence[Node]) -> None:
-    """Refuse a tensor that does not fit, with the places of its elements, before anything of its size is made."""
+def check_size(output: Node, path: Sequence[Node]) -> None:
+    """Refuse a derivative by each of `path` in turn that does not fit, with the places of its elements, before anything
+    of its size is made."""
     limits, size = output.graph.limits, math.prod(_shape(output, path))
     if size > limits.elements:
         raise LimitExceeded("elements", limits.elements, size, "elements of the answer")

@@ -7,8 +7,8 @@ arbitrary floats do not, and compressing them takes longer than sending them ove
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import zstandard
 
@@ -19,6 +19,8 @@ SAMPLE_BYTES = 1 << 13
 LEAST_GAIN = 3.0
 PIECE_BYTES = 256
 """What is expanded at a time, to 8 MiB at the most: four bytes of zstd may stand for a block of 128 KiB."""
+COUNTED_BYTES = 1 << 23
+"""The same, where what is expanded is only counted."""
 GZIP = 16 + zlib.MAX_WBITS
 """zlib's number for a gzip header of the largest window."""
 
@@ -41,40 +43,66 @@ class Coding(NamedTuple):
 
 
 def _expand_gzip(body: bytes, most: int) -> bytes:
-    if most < int.from_bytes(body[-4:], "little") <= len(body) * BEST_RATIO:  # where a member has its size
+    declared = int.from_bytes(body[-4:], "little")  # where a whole member has its size
+    if declared > len(body) * BEST_RATIO:
+        declared = 0
+    if declared > most:
         raise TooLarge
     expander = zlib.decompressobj(GZIP)
     try:
-        expanded = expander.decompress(body, most + 1)
+        expanded = expander.decompress(body, declared + 1)
+        if len(expanded) > declared:
+            _count_gzip(expander, most - len(expanded))
     except zlib.error as error:
         raise Malformed(f"the body is not gzip: {str(error)[:100]}") from None
-    return _one_member(expanded, most, expander.eof, expander.unused_data, "gzip")
+    return _one_member(expanded, declared, expander.eof, expander.unused_data, "gzip")
+
+
+def _count_gzip(expander: Any, most: int) -> None:
+    """Expand what is left without keeping it. Raises TooLarge above `most` bytes."""
+    while expander.unconsumed_tail and not expander.eof:
+        most -= len(expander.decompress(expander.unconsumed_tail, COUNTED_BYTES))
+        if most < 0:
+            raise TooLarge
 
 
 def _expand_zstd(body: bytes, most: int) -> bytes:
-    expander = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
-    parts, size, start = [], 0, 0
+    expander = _zstd()
     try:
-        if zstandard.frame_content_size(body) > most:
+        declared = zstandard.frame_content_size(body)
+        if declared > most:
             raise TooLarge
-        for start in range(0, len(body), PIECE_BYTES):
-            parts.append(expander.decompress(body[start : start + PIECE_BYTES]))
-            size += len(parts[-1])
-            if size > most or expander.eof:
-                break
+        if declared < 0:  # a streamed frame has no size at its head: nothing is kept until it is known
+            declared = sum(map(len, _pieces(body, most, _zstd())))
+        expanded = b"".join(_pieces(body, declared, expander))
     except zstandard.ZstdError as error:
         raise Malformed(f"the body is not zstd: {str(error)[:100]}") from None
-    rest = expander.unused_data or body[start + PIECE_BYTES :]
-    return _one_member(b"".join(parts), most, expander.eof, rest, "zstd")
+    return _one_member(expanded, declared, expander.eof, expander.unused_data, "zstd")
 
 
-def _one_member(expanded: bytes, most: int, is_whole: bool, rest: bytes, name: str) -> bytes:
-    if len(expanded) > most:
-        raise TooLarge
+def _zstd() -> Any:
+    return zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
+
+
+def _pieces(body: bytes, most: int, expander: Any) -> Iterator[bytes]:
+    """The body, expanded piece by piece. Raises TooLarge above `most` bytes, Malformed for what follows the frame."""
+    for start in range(0, len(body), PIECE_BYTES):
+        if expander.eof:
+            raise Malformed("more follows after the zstd body; expected one member")
+        piece = expander.decompress(body[start : start + PIECE_BYTES])
+        most -= len(piece)
+        if most < 0:
+            raise TooLarge
+        yield piece
+
+
+def _one_member(expanded: bytes, declared: int, is_whole: bool, rest: bytes, name: str) -> bytes:
     if not is_whole:
         raise Malformed(f"the {name} body ends too early")
     if rest:
         raise Malformed(f"more follows after the {name} body; expected one member")
+    if len(expanded) > declared:
+        raise Malformed(f"the {name} body is longer than it says")
     return expanded
 
 

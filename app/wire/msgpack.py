@@ -28,9 +28,10 @@ _LONE = b"|".join(
         rb"[\xcc\xd0].",
         rb"(?:[\x90-\x9f]|\xdc\x00[\x00-\x0f]|\xdd\x00{3}[\x00-\x0f])",  # of a short list, its header is all here
         rb"\x80",
-        *(b"%s.{%d}" % (re.escape(bytes([0xA0 + size])), size) for size in range(_SHORT)),
         rb"(?:[\xc4\xd9]|[\xc5\xda]\x00|[\xc6\xdb]\x00{3})(?:%s)"
         % b"|".join(b"%s.{%d}" % (re.escape(bytes([size])), size) for size in range(_SHORT)),
+        rb"(?=[\xa0-\xbf])(?:%s)"
+        % b"|".join(b"%s.{%d}" % (re.escape(bytes([0xA0 + size])), size) for size in range(_SHORT)),
     ]
 )
 _MAP = rb"[\x81-\x8f]"
@@ -112,6 +113,8 @@ def _keys(body: bytes, most: Most) -> int:
         keys += size * is_map
         if at > len(body) or parts > len(body):
             raise Malformed("it ends too early, or a size in it is wrong")
+        if is_long:
+            most.check("body_values", parts)
     return keys
 
 

@@ -7,6 +7,7 @@ is printed (`-s`), and held to a bound that only a machine that stands still bre
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import time
 import tracemalloc
@@ -45,6 +46,10 @@ def text(
 def vector(size: int) -> dict[str, Any]:
     """Zeros, as base64: what is long as JSON is no small request."""
     return {"b64": base64.b64encode(bytes(size * 8)).decode(), "dtype": "float64", "shape": [size]}
+
+
+def matrix(rows: int, columns: int) -> dict[str, Any]:
+    return vector(rows * columns) | {"shape": [rows, columns]}
 
 
 def calls_of_calls(depth: int) -> str:
@@ -170,6 +175,27 @@ BOMBS = [
         path="/grad",
     ),
     Bomb(
+        "tensors-of-outputs", {"expression": "sin(x)", "inputs": {"x": vector(2_000)}, "order": 3}, path="/grad/tensors"
+    ),
+    Bomb(
+        "jacobians",
+        {"expression": "sin(x) * sum(x)", "inputs": {"x": matrix(100, 2_000)}, "batch": ["x"]},
+        limit="elements",
+        path="/grad/jacobian",
+    ),
+    Bomb(
+        "laplacian",
+        {"expression": "prod(x)", "inputs": {"x": vector(100_000)}},
+        limit="cost_seconds",
+        path="/grad/laplacian",
+    ),
+    Bomb(
+        "order",
+        {"expression": "x", "inputs": {"x": 1}, "order": 10**400},
+        limit="taylor_order",
+        path="/grad/nth",
+    ),
+    Bomb(
         "loop-backwards",
         {"expression": "f(h) = sin(h)\nsum(scan(f, x, length=1000000))", "inputs": {"x": vector(1_000)}},
         path="/grad",
@@ -186,6 +212,17 @@ BOMBS = [
     text("a-function-of-itself", "f(x) = f(x)\nf(x)", "unknown_op"),
     text("strings", "einsum('" + "i" * 60_000 + "', x)", "shape_mismatch"),
     text("arity", f"concat([{', '.join('x' * 10_000)}], axis=0)", limit="arity"),
+    text("operands", f"max({', '.join('x' * 10_000)})", "syntax_error"),
+    text("a-list-of-names", f"sum([{','.join('x' * 30_000)}])", limit="arity"),
+    text("lists-of-names", f"sum([{','.join(['[x]'] * 15_000)}])", limit="arity"),
+    text("parameters", f"f({','.join(f'a{at}' for at in range(10_000))}) = a0\nf(x)", "syntax_error"),
+    text("a-parameter-often", f"f({','.join('a' * 30_000)}) = a\nf(x)", "syntax_error"),
+    text("axes", f"sum(x, axis=[{'0,' * 20_000}])", "shape_mismatch"),
+    text("tensordot-axes", f"tensordot([1], [1], axes=[[{'0,' * 10_000}], [{'0,' * 10_000}]])", "shape_mismatch"),
+    text("a-long-shape", f"reshape(x, [{'1,' * 30_000}])", limit="rank"),
+    text("breaks", ";" * 60_000 + "x", OK),
+    text("backslashes", "'" + "\\" * 60_000, "syntax_error"),
+    Bomb("operands-of-a-node", {"graph": graph(node("y", "add", *[1] * 100_000))}, limit="arity"),
     Bomb("many-inputs", {"expression": "1", "inputs": {f"x{at}": 1 for at in range(1_000)}}, limit="names"),
     Bomb("many-outputs", {"graph": MANY_OUTPUTS}, limit="names"),
 ]
@@ -212,6 +249,33 @@ def test_a_bomb_goes_out(app_client: AppClient, bomb: Bomb) -> None:
     assert seconds < SECONDS
 
 
+def lists_of(item: bytes, count: int) -> bytes:
+    return b"\xdd" + count.to_bytes(4) + item * count
+
+
+MANY = {
+    "empty-bytes": lists_of(b"\xc4\x00", 8 << 20),
+    "empty-bytes-of-four": lists_of(b"\xc6\x00\x00\x00\x00", 3 << 20),
+    "empty-strings": lists_of(b"\xd9\x00", 8 << 20),
+    "empty-lists": lists_of(b"\xdc\x00\x00", 5 << 20),
+    "empty-maps": lists_of(b"\x80", 8 << 20),
+    "bytes-and-numbers": lists_of(b"\xc4\x00\x01", 5 << 20),
+    "open-lists": b"\xdc\x00\x10" * (5 << 20),
+}
+"""MessagePack of many values that are next to nothing."""
+
+
+@pytest.mark.parametrize("body", MANY.values(), ids=MANY)
+def test_many_short_things_are_not_read_one_by_one(app_client: AppClient, body: bytes) -> None:
+    client, headers = app_client(), {"Content-Type": "application/msgpack"}
+    begun = time.perf_counter()
+    with measured() as peak:
+        response = post(client, "/grad", body, headers=headers)
+    print(f"{1e3 * (time.perf_counter() - begun):.0f} ms, {peak() / 2**20:.1f} MiB")
+    assert problem(response)["limit"]["name"] == "body_values"
+    assert peak() < MEMORY
+
+
 def gzipped() -> bytes:
     """A gibibyte of spaces in a mebibyte."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
@@ -231,11 +295,37 @@ def test_a_packed_body_is_not_unpacked_whole(app_client: AppClient) -> None:
     assert peak() < MEMORY
 
 
+def streamed() -> bytes:
+    """The same by zstd, as a frame that does not say how long it is."""
+    packer = zstandard.ZstdCompressor(level=3).compressobj()
+    return b"".join(packer.compress(b" " * (1 << 20)) for _ in range(1_024)) + packer.flush()
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/msgpack"])
+@pytest.mark.parametrize("coding", ["gzip", "cut off", "with a small size", "zstd"])
+def test_what_is_too_long_is_not_kept(app_client: AppClient, coding: str, media_type: str) -> None:
+    """A gibibyte, under the limits that the service has by itself."""
+    bombs = {"zstd": streamed, "gzip": gzipped, "cut off": lambda: gzipped()[:-100]}
+    body = bombs.get(coding, lambda: gzipped()[:-4] + b"\x07\x00\x00\x00")()
+    client = app_client()
+    headers = {"Content-Encoding": "zstd" if coding == "zstd" else "gzip", "Content-Type": media_type}
+    begun = time.perf_counter()
+    with measured() as peak:
+        response = post(client, "/grad", body, headers=headers)
+    print(f"{1e3 * (time.perf_counter() - begun):.0f} ms, {peak() / 2**20:.1f} MiB")
+    assert problem(response)["status"] == 413
+    assert peak() < MEMORY
+
+
+def test_a_size_that_is_not_so_is_refused(app_client: AppClient) -> None:
+    body = gzip.compress(b'{"expression": "1"}')
+    response = post(app_client(), "/grad/value", body[:-4] + b"\x02\x00\x00\x00", headers={"Content-Encoding": "gzip"})
+    assert problem(response)["code"] == "invalid_request"
+
+
 def test_a_streamed_zstd_bomb_is_not_expanded(app_client: AppClient) -> None:
     """A frame that does not say how long it is becomes a gigabyte of spaces."""
-    shrinking = zstandard.ZstdCompressor(level=3).compressobj()
-    bomb = b"".join(shrinking.compress(b" " * (1 << 20)) for _ in range(1024)) + shrinking.flush()
-    client = app_client(body_bytes=8 << 20)
+    bomb, client = streamed(), app_client(body_bytes=8 << 20)
     tracemalloc.start()
     try:
         response = post(client, "/grad", bomb, headers={"Content-Encoding": "zstd"})
