@@ -29,6 +29,8 @@ APPLICATION = 0x47726477
 """Written into the head of the file, to know it again."""
 LAYOUT = 1
 """The version of the tables; a file of another one is not touched."""
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite's module raises: a message that quotes a damaged file may be no text, and then that is the error."""
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 """Faults that go away by themselves, or with somebody else's files."""
@@ -204,7 +206,7 @@ class SqliteStore:
 def _failing() -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except FAULTS as error:
         raise StoreFailed(str(error)) from error
 
 
@@ -238,9 +240,14 @@ def _free(path: Path) -> int:
         raise StoreFailed(str(error)) from error
 
 
+def _code(error: Exception) -> int:
+    """SQLite's own code of a fault; 0 where it has none, as where Python found it."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
 def _passes(error: Exception, path: Path) -> bool:
     """Whether a fault is one of the moment. On a full disk SQLite speaks of a faulty one at times."""
-    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING:
+    if _code(error) in PASSING:
         return True
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
@@ -262,12 +269,16 @@ def _prepare(path: Path) -> None:
         aside = _put_aside(path)
         logger.error("the graphs in %s are damaged (%s); it is now %s, and a new one is begun", path, fault, aside)
     with closing(_connect(path, OPENING_PATIENCE, "rwc")) as connection:
-        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        if _head(connection) == [0, 0] and not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             connection.executescript(TABLES)
-        found = [connection.execute(f"PRAGMA {each}").fetchone()[0] for each in ("application_id", "user_version")]
-        if found != [APPLICATION, LAYOUT]:
+        if _head(connection) != [APPLICATION, LAYOUT]:
             raise sqlite3.DatabaseError("it belongs to another program, or to another version of this one")
         connection.execute("PRAGMA journal_mode = WAL")  # which the file remembers, but a backup's copy does not
+
+
+def _head(connection: sqlite3.Connection) -> list[int]:
+    """Whose file it is, and of which version; zeros where nobody said so."""
+    return [connection.execute(f"PRAGMA {each}").fetchone()[0] for each in ("application_id", "user_version")]
 
 
 def _fault(path: Path) -> str | None:
@@ -276,8 +287,8 @@ def _fault(path: Path) -> str | None:
         with closing(_connect(path, OPENING_PATIENCE, "rwc")) as connection:
             found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
             return None if found == "ok" else found
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF in DAMAGED:
+    except FAULTS as error:
+        if isinstance(error, UnicodeDecodeError) or _code(error) in DAMAGED:
             return str(error)
         raise
 

@@ -291,12 +291,20 @@ def _scribble(path: Path) -> None:
     path.write_bytes(raw)
 
 
+def _misspell(path: Path) -> None:
+    """What SQLite says of this is no text, as it quotes the byte."""
+    raw = path.read_bytes()
+    assert b"CREATE TABLE names" in raw
+    path.write_bytes(raw.replace(b"CREATE TABLE names", b"CREATE TABL\xe9 names"))
+
+
 NAMED = re.compile(r"graphs\.sqlite3\.damaged-\d{8}T\d{6}Z(-\d+)?")
 """How a file is called that was put aside."""
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "not a database": lambda path: path.write_bytes(b"no database at all, though it is long enough" * 100),
     "cut short": lambda path: os.truncate(path, 5000),
     "a page overwritten": _scribble,
+    "a byte that is no text": _misspell,
 }
 
 
@@ -344,10 +352,18 @@ def test_an_empty_file_is_a_new_one(path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("statement", ["CREATE TABLE theirs (x)", "PRAGMA user_version = 99"])
-def test_a_file_that_is_not_ours_is_left_alone(path: Path, statement: str) -> None:
+@pytest.mark.parametrize(
+    ("statement", "is_new"),
+    [
+        ("CREATE TABLE theirs (x)", True),
+        ("PRAGMA application_id = 77", True),
+        ("PRAGMA user_version = 1", True),
+        ("PRAGMA user_version = 99", False),
+    ],
+)
+def test_a_file_that_is_not_ours_is_left_alone(path: Path, statement: str, is_new: bool) -> None:
     SqliteStore(path, WIDE).close()
-    if statement.startswith("CREATE"):
+    if is_new:
         path.unlink()
     connection = sqlite3.connect(path)
     connection.execute(statement)
