@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 DRAWINGS = {"dot": "dot", "mmd": "mermaid"}
 """Drawings that are plain text, by the ends of their names."""
+OVERDUE_SECONDS = 2.0
+"""A worker whose alarm has not ended it by then, as one that is stopped or stuck in the system, is ended from here."""
 
 
 class Crashed(Exception):
@@ -150,7 +152,11 @@ class Answers:
     async def _by_worker(self, task: Task[Any]) -> bytes:
         needed = task.form.growth * len(task.body) + self.settings.limits.peak_bytes
         async with self.admission.turn(Road.WORKER, task, needed):
-            return await self.in_thread(partial(self._asked, task))
+            overdue = asyncio.get_running_loop().call_later(task.clock.left + OVERDUE_SECONDS, task.clock.stop)
+            try:
+                return await self.in_thread(partial(self._asked, task))
+            finally:
+                overdue.cancel()
 
     def _asked(self, task: Task[Any]) -> bytes:
         """A worker's answer."""
@@ -209,9 +215,9 @@ class Answers:
 
 def _of_death(error: Died, clock: Clock) -> Exception:
     """What a request is told whose worker died."""
+    if error.code == -signal.SIGALRM or not clock.left:
+        return clock.over()
     if clock.is_stopped:
         return Stopped()
-    if error.code == -signal.SIGALRM:
-        return clock.over()
     what = f"signal {-error.code}" if error.code is not None and error.code < 0 else f"exit code {error.code}"
     return Problem("overloaded", f"the worker that computed this ended ({what})", headers=RETRY_AFTER)

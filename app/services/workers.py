@@ -126,6 +126,8 @@ class Workers:
         """The reply to a job, by a worker that is not busy; stopping the clock kills it. Blocks. Raises Died."""
         worker = self._take()
         clock.on_stop = lambda: self._kill(worker)
+        if clock.is_stopped:  # while the worker was begun, when there was nothing to kill
+            self._kill(worker)
         try:
             found = worker.ask(job, body, source, clock)
         except BaseException:

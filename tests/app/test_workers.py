@@ -160,6 +160,18 @@ def test_a_worker_that_is_ended_by_its_alarm_has_told_before_what_time_was_asked
     assert clock.seconds == 1 and clock.spent < SECONDS
 
 
+def test_time_ends_a_worker_that_is_stopped_and_hears_no_alarm(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "log", GRADWIRE_PROCESSES="1", GRADWIRE_SECONDS="2") as (base, service),
+        httpx.Client(base_url=base, timeout=30) as client,
+    ):
+        (worker,) = workers_of(service)
+        os.kill(worker, signal.SIGSTOP)
+        found = problem(post(client, "/grad/check", CHECK))
+        assert found["code"] == "deadline_exceeded"
+        assert ask(client, "/grad/check", CHECK)["passed"]
+
+
 def test_a_client_that_goes_away_frees_its_worker(client: httpx.Client, running: Any) -> None:
     _, service = running
     with pytest.raises(httpx.ReadTimeout):
@@ -273,6 +285,14 @@ def test_the_clock_kills_the_worker_that_works_for_it_and_no_other(pool: Workers
         do(pool, LOOP, other)
     assert pool.lost == lost + 1
     assert do(pool, {"expression": "1"})[0].problem is None
+
+
+def test_who_has_gone_while_the_worker_was_begun_keeps_none(pool: Workers) -> None:
+    clock = Clock(30.0)
+    clock.stop()
+    with pytest.raises(Died):
+        do(pool, LOOP, clock)
+    assert clock.left > 20
 
 
 def test_what_nobody_foresaw_is_told_and_the_worker_lives_on(pool: Workers) -> None:
