@@ -2,8 +2,8 @@
 
 FastAPI's routing tries one route after the other, and once more within each router, and then looks for parameters that
 these endpoints do not have: that takes longer than a small gradient. The routes themselves stay as they are declared:
-the table is made of them, and whatever is not in it takes the long way. Errors are answered by the handlers that the
-application has for them.
+the table is made of them, and whatever is not in it takes the long way, HEAD as GET. Errors are answered by the
+handlers that the application has for them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Direct:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self.routes.get(scope.get("path", "")) if scope.get("method") == "POST" else None
         if route is None or scope["root_path"]:
-            await self.app(scope, receive, send)
+            await (self._headed if scope.get("method") == "HEAD" else self.app)(scope, receive, send)
             return
         scope["route"], scope["endpoint"], scope["path_params"] = route, route.endpoint, {}
         request = Request(scope, receive, send)
@@ -40,6 +40,15 @@ class Direct:
         except Exception as error:
             response = await self._answered(request, error)
         await response(scope, receive, send)
+
+    async def _headed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer HEAD as GET, which FastAPI's routes do not by themselves; the server leaves the body out."""
+        got = {**scope, "method": "GET"}
+        try:
+            await self.app(got, receive, send)
+        finally:
+            if "route" in got:
+                scope["route"] = got["route"]
 
     async def _answered(self, request: Request, error: Exception) -> Response:
         """The response to an error, by the nearest of its types that has a handler. Raises what has none."""

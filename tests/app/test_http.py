@@ -68,6 +68,16 @@ def test_a_method_that_is_not_for_the_path_is_told_which_are(
 
 
 @pytest.mark.parametrize(
+    "path", ["/healthz", "/limits", "/ops/sin", "/graphs", "/grad?expr=x&x=1", "/ops/nope", "/grad/value"]
+)
+def test_head_is_answered_as_get_without_the_body(client: httpx.Client, path: str) -> None:
+    got, headed = client.get(path), client.head(path)
+    assert (headed.status_code, headed.content) == (got.status_code, b"")
+    for name in ("content-type", "allow"):
+        assert headed.headers.get(name) == got.headers.get(name)
+
+
+@pytest.mark.parametrize(
     "accept",
     ["*/*", "application/json", "APPLICATION/JSON", "application/*;q=0.1", "text/html, application/json;q=0.5"],
 )
