@@ -58,7 +58,7 @@ class Watching:
         if scope["type"] != "http":
             await self._live(app, scope, receive, send)
             return
-        seen = scope[SEEN] = Seen(self._new_id(), scope["headers"])
+        seen = self._seen(scope)
         header = (b"x-request-id", seen.id.encode("ascii"))
 
         async def received() -> Message:
@@ -91,14 +91,20 @@ class Watching:
     def refuse(self, problem: Problem, path: bytes, scope: Scope | None) -> str:
         """See a problem that is answered past every application; `scope` is that of a request which one was at, and
         which ends by itself now. Its id."""
-        if scope is not None and SEEN in scope:
-            seen: Seen = scope[SEEN]
+        if scope is not None:
+            seen = self._seen(scope)  # which the application will find, if it has yet to begin
             seen.fail(*seen_of(problem))
             return seen.id
         seen = Seen(self._new_id())
         seen.fail(*seen_of(problem))
         self._end({"method": OTHER, "path": "", "raw_path": path}, seen)
         return seen.id
+
+    def _seen(self, scope: Scope) -> Seen:
+        seen: Seen | None = scope.get(SEEN)
+        if seen is None:
+            seen = scope[SEEN] = Seen(self._new_id(), scope["headers"])
+        return seen
 
     async def _live(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """From the start of the service to its end."""

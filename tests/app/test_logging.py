@@ -372,6 +372,20 @@ def test_what_never_reaches_the_application_is_seen_too(tmp_path: Path) -> None:
     assert (lines[408]["request_id"], lines[408]["code"]) == ("mine-5", "limit_exceeded")
 
 
+def test_a_body_that_breaks_off_where_it_begins_is_one_request(tmp_path: Path) -> None:
+    """Head and fault come at once: the application has not begun yet, and finds what was said."""
+    with serving(tmp_path / "log", GRADWIRE_LOG_FORMAT="json") as (url, _), httpx.Client(base_url=url) as client:
+        head = b"POST /grad HTTP/1.1\r\nHost: x\r\nX-Request-ID: mine-6\r\nTransfer-Encoding: chunked\r\n\r\n"
+        answer = conversation(url, head + b"no size\r\n")
+        found = scraped(client)
+    assert answer.startswith("HTTP/1.1 400 ") and "x-request-id: mine-6\r\n" in answer.lower()
+    assert found.of("gradwire_requests_total", route="/grad") == 1
+    assert found.of("gradwire_requests_total", status="400") == 1
+    assert found.of("gradwire_requests_total", status="499") == 0
+    said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["code"] for line in said if line.get("request_id") == "mine-6"] == ["invalid_request"]
+
+
 def test_the_server_logs_in_the_same_form(tmp_path: Path) -> None:
     with serving(tmp_path / "log", GRADWIRE_LOG_FORMAT="json") as (url, _):
         assert httpx.get(f"{url}/limits", headers={"X-Request-ID": "mine-4"}).status_code == 200
