@@ -127,7 +127,6 @@ def has_result(op: Op, result: str) -> bool:
 
 
 @cache
-@cache
 def signature(op: Op) -> tuple[str, ...]:
     """Operands and attributes as positional arguments stand in a call."""
     natural = (*(operand.name for operand in op.operands), *op.attrs)
