@@ -25,9 +25,11 @@ from app.services.keys import Keys, KeysUnusable
 from app.services.listening import refusal
 from app.services.machine import cores
 from app.serving import Server, serve_until_told
-from app.settings import Settings
+from app.settings import Settings, unknown
 from app.stores import StoreFailed, StoreUnusable
 from app.supervisor import Supervisor
+
+logger = logging.getLogger("gradwire")
 
 
 def main() -> None:
@@ -47,6 +49,8 @@ def serve(settings: Settings) -> None:
     if refused is not None:
         sys.exit(refused)
     log = install(settings.log_format, settings.log_level)
+    for name in unknown(os.environ):
+        logger.warning("%s is no setting of this version, and changes nothing", name)
     Keys(settings)  # in each process again, but one message is enough
     graphs = Graphs(settings)
     try:
@@ -54,7 +58,7 @@ def serve(settings: Settings) -> None:
     except StoreUnusable as error:
         sys.exit(str(error))
     except StoreFailed as error:
-        logging.getLogger("gradwire").error("%s; the rest is served", error)
+        logger.error("%s; the rest is served", error)
     workers = settings.workers or cores()
     if workers == 1:
         server = Server(create_app(settings, graphs, log), settings)

@@ -5,6 +5,7 @@ The engine's limits are a group of their own, under their own names; what else b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from ipaddress import ip_network
 from pathlib import Path
@@ -43,6 +44,7 @@ def _network(value: str) -> str:
 Listed = BeforeValidator(_listed)
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, Listed]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, Listed]
+Names = Annotated[tuple[Annotated[str, AfterValidator(str.lower)], ...], NoDecode, Listed]
 File = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
 
@@ -76,6 +78,10 @@ class Settings(BaseSettings):
 
     forwarded: Networks = ()
     """Addresses and networks of proxies, with commas, whose X-Forwarded-For is believed; `*` for all."""
+
+    hosts: Names = ()
+    """Names, with commas, by which clients may call the service (the header Host, without its port); empty for any.
+    With names no page reaches the service on its reader's machine by a name of its own (DNS rebinding)."""
 
     cors_origins: Origins = ()
     """Origins, with commas, whose pages may use the service from a browser; `*` for all."""
@@ -230,3 +236,10 @@ class Settings(BaseSettings):
     def keyed(self) -> bool:
         """Whether requests need a key."""
         return bool(self.keys_file or self.keys.strip())
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """Names of environment variables that look like settings and are none: misspelt, or of another version."""
+    prefix = str(Settings.model_config["env_prefix"])
+    known = {prefix + name.upper() for name in Settings.model_fields}
+    return sorted(name for name in names if name.startswith(prefix) and name.partition("__")[0] not in known)

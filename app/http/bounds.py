@@ -1,4 +1,4 @@
-"""What is refused before a route is looked for: URLs and headers that are too long or too many.
+"""What is refused before a route is looked for: URLs and headers that are too long, too many, or no proper HTTP.
 
 Pure ASGI: a middleware base class would cost every request more than the check itself.
 """
@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.http.heads import fault_of
 from app.http.problems import respond
 from app.problems import Problem, over_limit
 from app.settings import Settings
 
 
 class Bounds:
-    """Answers 414 or 431 for a URL or headers over their limits."""
+    """Answers 414 or 431 for a URL or headers over their limits, and 400 for a faulty head."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.settings = settings
+        self.names = frozenset(settings.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         problem = self._breach(scope) if scope["type"] == "http" else None
@@ -35,4 +37,4 @@ class Bounds:
             return over_limit("header_bytes", self.settings.header_bytes, headers, "bytes of the headers", 431)
         if len(scope["headers"]) > self.settings.headers:
             return over_limit("headers", self.settings.headers, len(scope["headers"]), "headers", 431)
-        return None
+        return fault_of(scope, self.names)

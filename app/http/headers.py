@@ -69,13 +69,16 @@ class Cors(CORSMiddleware):
 
 def is_strange(scope: Scope, origins: tuple[str, ...]) -> bool:
     """Whether a browser asks for a page of another origin than ours and these, by what it says itself (W3C, Fetch
-    Metadata Request Headers). To follow a link to here is nothing strange."""
+    Metadata Request Headers); where it does not, by the page's origin and our name. To follow a link to here is nothing
+    strange."""
     sent = dict(scope["headers"])
-    if sent.get(b"sec-fetch-site") not in ELSEWHERE or "*" in origins:
-        return False
-    if scope["method"] == "GET" and sent.get(b"sec-fetch-mode") == b"navigate":
-        return False
-    return sent.get(b"origin", b"").decode("latin-1") not in origins
+    site, origin = sent.get(b"sec-fetch-site"), sent.get(b"origin")
+    if site is None:
+        is_from_elsewhere = origin is not None and origin.rpartition(b"//")[2] != sent.get(b"host")
+    else:
+        is_link = scope["method"] == "GET" and sent.get(b"sec-fetch-mode") == b"navigate"
+        is_from_elsewhere = site in ELSEWHERE and not is_link
+    return is_from_elsewhere and "*" not in origins and (origin or b"").decode("latin-1") not in origins
 
 
 def page_headers(html: str) -> dict[str, str]:

@@ -11,6 +11,9 @@ one more, and requests on those beyond are answered that the service is full; pr
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 from enum import Enum
 from functools import partial
 from http import HTTPStatus
@@ -33,6 +36,8 @@ HEAD_SLACK = 4 << 10
 LINGER_SECONDS = 1.0
 """So long what still comes after a refusal is taken and thrown away: closing at once would reset the connection, and
 the client might never see why."""
+LEAST_PACE = 4096
+"""Bytes a second that a client must take of an answer which the service has to hold for it."""
 SPARE_CONNECTIONS = 32
 """Connections over the bound that are still listened to, as one of them may be a probe."""
 
@@ -251,12 +256,16 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
 
     def _wait_for_reader(self) -> None:
-        left = self.transport.get_write_buffer_size()
-        self.stall = self.loop.call_later(self.settings.body_seconds, self._drop_if_stalled, left)
+        self.stall = self.loop.call_later(self.settings.body_seconds, self._drop_if_stalled, self._untaken())
+
+    def _untaken(self) -> int:
+        """Bytes of the answer that the client has not acknowledged: ours, and those that the system holds (tcp(7))."""
+        waiting = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return self.transport.get_write_buffer_size() + int.from_bytes(waiting, sys.byteorder)
 
     def _drop_if_stalled(self, before: int) -> None:
-        """Drop a connection over which nothing of the answer went in all that time."""
-        if self.transport.get_write_buffer_size() < before:
+        """Drop a connection over which next to nothing of the answer went in all that time."""
+        if before - self._untaken() >= LEAST_PACE * self.settings.body_seconds:
             self._wait_for_reader()
         else:
             self.transport.abort()

@@ -76,7 +76,7 @@ def preflight(client: httpx.Client, origin: str, method: str = "POST", headers: 
 def test_other_origins_may_not_ask_by_default(client: httpx.Client) -> None:
     responses = (preflight(client, HERE), post(client, "/grad", CUBE, headers={"Origin": HERE}))
     assert not [name for each in responses for name in each.headers if name.startswith("access-control")]
-    assert problem(responses[0])["code"] == "method_not_allowed"
+    assert problem(responses[0])["code"] == "invalid_request"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
@@ -135,15 +135,21 @@ STRANGE = [
     ("POST", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Origin": "null"}),
     ("POST", {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors", "Origin": "http://localhost:3000"}),
     ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}),
+    ("POST", {"Origin": "https://evil.example"}),
+    ("POST", {"Origin": "null"}),
 ]
-"""A script's text/plain body, a form, a page of another port, and an image."""
+"""A script's text/plain body, a form, a page of another port, an image; and browsers that say no more of a page, since
+they are old, or the service is neither on this machine nor behind TLS."""
 FAMILIAR = [
     ("POST", {}),
     ("POST", {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}),
+    ("POST", {"Sec-Fetch-Site": "same-origin", "Origin": "https://where.a.proxy.is"}),
+    ("POST", {"Origin": "http://service:8000", "Host": "service:8000"}),
     ("GET", {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}),
     ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}),
 ]
-"""A program, our own page, an address that was typed, and a link."""
+"""A program, our own page (behind a proxy that calls us by another name; in an old browser), an address that was typed,
+and a link."""
 
 
 def asked_as(client: httpx.Client, method: str, headers: dict[str, str]) -> httpx.Response:
@@ -165,6 +171,16 @@ def test_pages_of_other_origins_compute_nothing_where_no_keys_are_set(
 @pytest.mark.parametrize(("method", "headers"), FAMILIAR)
 def test_all_others_do(app_client: AppClient, method: str, headers: dict[str, str]) -> None:
     assert asked_as(app_client(), method, headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost:8000", 200), ("LOCALHOST", 200), ("[::1]:8000", 200), ("evil.example", 400), ("localhost.evil", 400)],
+)
+def test_a_service_that_has_names_is_called_by_no_other(app_client: AppClient, host: str, status: int) -> None:
+    response = asked_as(app_client(hosts="localhost, [::1]"), "POST", {"Host": host})
+    assert response.status_code == status
+    assert status == 200 or "GRADWIRE_HOSTS" in problem(response)["detail"]
 
 
 @pytest.mark.parametrize("origins", ["http://localhost:3000", "*"])

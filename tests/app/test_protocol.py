@@ -13,6 +13,7 @@ import httpx
 import orjson
 import pytest
 
+from app.http.protocol import LEAST_PACE
 from tests.app.figures import scraped
 from tests.app.sockets import BODY, LATE, connected, one, parsed, posted, rest
 from tests.app.support import problem
@@ -156,6 +157,28 @@ def test_a_client_that_takes_nothing_of_its_answer_is_dropped(hasty: str) -> Non
 # Size
 
 
+@pytest.mark.parametrize(("pace", "is_kept"), [(0.2, False), (20, True)])
+def test_a_client_that_takes_little_of_its_answer_is_dropped_and_a_slow_one_is_not(
+    hasty: str, pace: float, is_kept: bool
+) -> None:
+    host, port = hasty.removeprefix("http://").split(":")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)  # else the system takes megabytes for it
+        connection.settimeout(LATE)
+        connection.connect((host, int(port)))
+        connection.sendall(posted(LARGE, path=b"/grad/value"))
+        for _ in range(40):
+            time.sleep(0.1)
+            connection.recv(int(pace * LEAST_PACE / 10))
+        got = 0
+        with suppress(ConnectionResetError):
+            while part := connection.recv(1 << 20):
+                got += len(part)
+                if got > 20_000_000:
+                    break
+        assert (got > 20_000_000) is is_kept
+
+
 def test_what_clients_have_not_taken_counts_as_memory(tmp_path: Path) -> None:
     """Else many who take nothing could have the service hold an answer for each."""
     with serving(tmp_path / "log", GRADWIRE_MEMORY_BYTES=str(30 << 20)) as (address, _), ExitStack() as stack:
@@ -227,6 +250,7 @@ def test_headers_are_counted(hasty: str, count: int, status: int) -> None:
 
 # No HTTP
 
+HEAD = b"GET /healthz HTTP/1.1\r\n"
 NOT_HTTP = {
     "words": b"hello there\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -247,6 +271,15 @@ NOT_HTTP = {
     "a tunnel": b"CONNECT example:443 HTTP/1.1\r\nHost: example\r\n\r\n",
     "a URL that is none": b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n",
     "a URL that is not ASCII": b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    "two codings": b"POST /grad HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "two headers with codings": b"POST /grad HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "another version": b"GET /healthz HTTP/2.0\r\nHost: x\r\n\r\n",
+    "no host": HEAD + b"Accept: */*\r\n\r\n",
+    "two hosts": HEAD + b"Host: x\r\nHost: x\r\n\r\n",
+    "a host with a path": HEAD + b"Host: x/y\r\n\r\n",
+    "a host with a user": HEAD + b"Host: me@x\r\n\r\n",
+    "a host with a space": HEAD + b"Host: x y\r\n\r\n",
     "an upgrade with a body": posted(more=b"Connection: Upgrade\r\nUpgrade: h2c\r\n"),
 }
 
@@ -256,6 +289,22 @@ def test_what_is_no_http_is_told_so_in_problem_details(hasty: str, sent: bytes) 
     with connected(hasty) as connection:
         connection.sendall(sent)
         refusal(connection, 400)
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.1\r\nHost: %s", b"HTTP/1.0\r\nHost: %s"])
+@pytest.mark.parametrize(
+    "host", [b"x", b"x:80", b"X.example:8000", b"[::1]:8000", b"127.0.0.1", b"a_b-c.d", b"x:", b""]
+)
+def test_hosts_are_names_and_addresses(hasty: str, version: bytes, host: bytes) -> None:
+    with connected(hasty) as connection:
+        connection.sendall(b"GET /healthz " + version % host + b"\r\nConnection: keep-alive\r\n\r\n")
+        assert one(connection).status_code == 200
+
+
+def test_old_clients_need_not_name_the_host(hasty: str) -> None:
+    with connected(hasty) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert parsed(rest(connection)).status_code == 200
 
 
 def test_what_follows_a_request_and_is_no_http_does_not_spoil_its_answer(hasty: str) -> None:

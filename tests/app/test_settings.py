@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from app.serving import limit_blas
-from app.settings import Settings
+from app.settings import Settings, unknown
 from engine.limits import Limits
 from tests.conftest import ROOT
 
@@ -85,3 +85,8 @@ def test_blas_has_the_threads_that_are_set() -> None:
         for threads, expected in ((2, 2), (1, 1), (0, 1)):
             limit_blas(threads)
             assert {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"} == {expected}
+
+
+def test_what_looks_like_a_setting_and_is_none_is_found() -> None:
+    names = ["GRADWIRE_PORT", "GRADWIRE_PROT", "GRADWIRE_LIMITS__NODES", "GRADWIRE_LIMIT__NODES", "PATH", "GRADWIREX"]
+    assert unknown(names) == ["GRADWIRE_LIMIT__NODES", "GRADWIRE_PROT"]
