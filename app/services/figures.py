@@ -65,7 +65,7 @@ METRICS = (
     Metric(
         "gradwire_workers_lost_total",
         COUNTER,
-        "Worker processes that ended, or were killed, with a task",
+        "Worker processes that ended, or were killed, before the service did",
     ),
     Metric("gradwire_workers_resident_bytes", GAUGE, "Memory of the worker processes"),
     Metric("gradwire_log_lines_dropped_total", COUNTER, "Lines of the log that nobody took in time"),

@@ -28,8 +28,9 @@ from app.problems import Problem, over_limit
 from app.services.cache import Cache
 from app.services.records import Registered, Registration
 from app.settings import Settings
-from app.stores import STORES, Bounds, Store, StoreFailed
+from app.stores import STORES, Bounds, Entry, Store, StoreFailed
 from app.wire import json
+from app.wire.forms import Malformed
 from engine.errors import EngineError, LimitExceeded
 from engine.limits import Limits
 
@@ -222,13 +223,22 @@ class Graphs:
     async def page(self, most: int, before: int | None, name: str | None) -> Page:
         """Descriptions of up to `most` graphs, the latest first; and where to go on, if there are more."""
         found = await self._reading(lambda store: store.page(most + 1, before, name))
-        graphs = [{**json.decode(each.description), "names": list(each.names)} for each in found[:most]]
+        graphs = [each for each in map(_described, found[:most]) if each is not None]
         return Page(graphs, found[most - 1].number if len(found) > most else None)
 
 
 def unknown(id: str) -> Problem:
     """The error of an id that leads to nothing."""
     return Problem("unknown_graph", f"no graph is registered under {id[:64]!r}")
+
+
+def _described(entry: Entry) -> dict[str, Any] | None:
+    """A line of the list, but for one that is damaged in the store."""
+    try:
+        return {**json.decode(entry.description), "names": list(entry.names)}
+    except (Malformed, TypeError) as error:
+        logger.error("the description of graph number %d is damaged in the store: %s", entry.number, error)
+        return None
 
 
 def _read(id: str, limits: Limits, store: Store) -> _Near:

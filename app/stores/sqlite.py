@@ -115,6 +115,7 @@ class SqliteStore:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
+        self._find()
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -187,9 +188,13 @@ class SqliteStore:
             rows = connection.execute(PAGE, (before, name, most)).fetchall()
         return [Entry(number, bytes(about), tuple(sorted((names or "").split()))) for number, about, names in rows]
 
-    def check(self) -> None:
+    def _find(self) -> None:
+        """Raise StoreFailed where what is written would be lost, as into a file that has no name any more."""
         if _identity(self._path) != self._file:
             raise StoreFailed(f"{self._path} was removed or replaced: the service must be started again")
+
+    def check(self) -> None:
+        self._find()
         if _free(self._path) < LEAST_FREE:
             raise StoreFailed(f"the disk of {self._path} is full")
         # Only a write tells of a file system that has become read-only, a quota, or a lock that is not given back.

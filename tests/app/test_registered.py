@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from app.services.graphs import ASKING_SECONDS, Graphs
-from app.stores import StoreFailed
+from app.stores import Entry, StoreFailed
 from engine.limits import Limits
 from engine.text import parse, to_dot, to_mermaid, to_svg
 from tests.app.mutations import REQUESTS
@@ -496,6 +496,21 @@ def test_what_is_at_hand_is_computed_with_while_the_store_fails(
     for name in ("version", "has", "source", "use"):
         monkeypatch.setattr(transport._asgi.app.state.graphs.open(), name, fail)
     ask(own, "/grad", body)
+
+
+def test_a_damaged_line_is_left_out_of_the_list(own: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [register(own, expression=f"y = x**{power}") for power in (2, 3, 4)]
+    transport: Any = own._transport
+    store = transport._asgi.app.state.graphs.open()
+
+    def torn(*args: Any) -> list[Entry]:
+        found: list[Entry] = type(store).page(store, *args)
+        return [
+            each._replace(description=b'{"id": "' if at == 1 else each.description) for at, each in enumerate(found)
+        ]
+
+    monkeypatch.setattr(store, "page", torn)
+    assert [each["id"] for each in own.get("/graphs").json()["graphs"]] == [ids[2], ids[0]]
 
 
 def test_graphs_outlive_a_kill(tmp_path: Path) -> None:

@@ -475,8 +475,9 @@ def test_a_check_finds_that_the_file_is_gone(checked: SqliteStore, path: Path, w
         path.rename(path.with_name("elsewhere"))
     if way == "replaced":
         path.write_bytes(b"")
-    with pytest.raises(StoreFailed, match="removed or replaced"):
-        checked.check()
+    for ask in (checked.check, lambda: checked.put(record("b")), lambda: checked.remove("b")):
+        with pytest.raises(StoreFailed, match="removed or replaced"):
+            ask()
 
 
 def test_where_the_file_is_gone_no_empty_one_takes_its_place(checked: SqliteStore, path: Path) -> None:
