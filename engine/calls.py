@@ -227,6 +227,11 @@ class Compiled:
             graph.settle()
         return replace(self, question=self.question.without_numbers())
 
+    def come_apart(self) -> None:
+        """Be of no more use, and freed with the last reference: a graph and its nodes refer to one another, so they
+        would stay until the garbage collector looks at all that has lived long."""
+        self.built.graph.come_apart()
+
     def bind(self, question: Question | None = None) -> dict[str, Array]:
         """The tensors of a question of this signature (its own, if none is given) under the names of their leaves, in
         the dtypes that the leaves have."""

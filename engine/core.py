@@ -205,6 +205,14 @@ class Graph:
         self.tick = None
         self._interned, self.slopes = {}, {}
 
+    def come_apart(self) -> None:
+        """Let go of the nodes, which refer back to it."""
+        for each in (self, *self.offshoots):
+            each.nodes.clear()
+            each.leaves.clear()
+            each.alarms.clear()
+        self.offshoots.clear()
+
     def offshoot(self) -> Graph:
         """An empty graph for the body of a loop or a branch, under the same limits, which count its nodes, too."""
         made = Graph(self.limits, self.tick, self.masked, self.origin, emitted=self.emitted, offshoots=self.offshoots)

@@ -80,6 +80,10 @@ class Planned:
         self._described: dict[Hashable, bytes] = {}
         self._letter: Letter | None = None
 
+    def __del__(self) -> None:
+        # It is in no cache any more, and no request is at it.
+        self.compiled.come_apart()
+
     def described(self, request: Request, codec: Codec) -> bytes:
         """The metadata of the graph in the form of `codec`."""
         wanted = [each for each in request.include if not each.startswith(DERIVATIVE)]

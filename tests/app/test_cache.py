@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+from collections import Counter
 
 from app.services.cache import Cache
+from app.services.computing import Planned
+from app.settings import Settings
+from engine.core import Graph, Node
+from tests.support.asking import compiled_question
 
 
 def test_the_least_recently_used_goes_first() -> None:
@@ -54,3 +60,23 @@ def test_many_threads_leave_the_account_right() -> None:
         thread.join()
     assert cache.bytes == sum(1 + key % 30 for key in range(200) if cache.get(key) is not None) <= 1000
     assert cache.hits > 0
+
+
+def test_a_plan_that_goes_leaves_nothing_to_the_collector() -> None:
+    """Which looks at what has lived long once in tens of thousands of plans."""
+    settings = Settings(store="memory")
+    cache: Cache[Planned] = Cache(1)
+    loop = "step(c) = c * sin(c)\ny = sum(scan(step, x, length=3))"
+    gc.collect()
+    gc.disable()
+    try:
+        before = Counter(type(each) for each in gc.get_objects())
+        for text in ("y = sum(x**2 + 3 * x)", loop):
+            planned = Planned(compiled_question("grad", text, {"x": [1.0, 2.0]}).lasting(), settings)
+            cache.put(text, planned, 1)
+        del planned
+        cache.drop(text)
+        after = Counter(type(each) for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert (after[Node] - before[Node], after[Graph] - before[Graph]) == (0, 0)
