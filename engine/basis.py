@@ -28,8 +28,6 @@ from engine.transforms.paths import depending
 
 CUT_FOR = {"peak_bytes": 0, "elements": 1}
 """Limits that smaller chunks help to keep, and how often a cut may fail to help: other nodes may break the second."""
-
-
 FAR = 2.0
 """How much too long is far too long."""
 
@@ -95,12 +93,14 @@ def at_basis(
     """The value of each image at every row of a basis. Raises LimitExceeded where the answer itself is too large."""
     for image in images:
         _check_answer(rows * cutting.examples, image)
-    moving = depending(probes, images)
+    if not images:
+        return []
+    moving, own = depending(probes, images), len(images[0].graph)
     pieces: list[list[Node]] = []
     for chunk in cutting.chunks(rows):
         piece = _Sweep(basis(chunk), chunk, linear).over(moving, images)
         if not pieces and len(chunk) < rows:
-            _check_cost(piece, rows / len(chunk))
+            _check_cost(piece, own, rows / len(chunk))
         pieces.append(piece if len(chunk) == rows else [_apart(image) for image in piece])
     return [joined(parts) for parts in zip(*pieces, strict=True)]
 
@@ -121,11 +121,12 @@ def _check_answer(rows: int, image: Node) -> None:
             raise LimitExceeded(name, most, actual, what)
 
 
-def _check_cost(piece: Sequence[Node], times: float) -> None:
-    """Refuse so many pieces like this one before the others are emitted, where their arithmetic alone takes too long:
-    far too long, since of this piece some may be simplified, and some is the same in all."""
-    most = piece[0].graph.limits.cost_seconds
-    nodes = [node for node in piece[0].graph.live(piece) if node.inputs and node.op.trips is None]
+def _check_cost(piece: Sequence[Node], own: int, times: float) -> None:
+    """Refuse so many pieces like this one, of nodes from the index `own` on, before the others are emitted, where their
+    arithmetic alone takes too long: far too long, since some of it may be simplified."""
+    graph = piece[0].graph
+    most = graph.limits.cost_seconds
+    nodes = [each for each in graph.live(piece) if each.index >= own and each.inputs and each.op.trips is None]
     seconds = times * math.fsum(map(arithmetic_seconds, nodes))
     if seconds > FAR * most:
         raise LimitExceeded("cost_seconds", most, seconds, "seconds that this would take")

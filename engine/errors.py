@@ -31,8 +31,6 @@ from __future__ import annotations
 
 LONGEST_STEP = 120
 """Characters of a name that a pointer repeats: what is longer is no name of ours, and not worth an echo."""
-
-
 LONGEST_DETAIL = 500
 """Characters of what is said of an error, however long the lists are that it is about."""
 

@@ -93,7 +93,7 @@ def _keys(body: bytes, most: Most) -> int:
     while at < len(body):
         start, at = at, _RUN.match(body, at).end()  # type: ignore[union-attr]
         if is_long:
-            values += 1 + _ONE.subn(b"", body[start:at])[1]
+            values += _ONE.subn(b"", body[start:at])[1]
             most.check("body_values", values)
         first = body[at] if at < len(body) else None
         if first is None or _ONE.match(body, at):
@@ -102,10 +102,10 @@ def _keys(body: bytes, most: Most) -> int:
             start, at = at, _RUN_WITH_MAPS.match(body, at).end()  # type: ignore[union-attr]
             found = _EACH.findall(body, start, at)
             maps = b"".join(found)
-            size, is_map, values = sum(maps) - 0x80 * len(maps), True, values + len(found) - 1
+            size, is_map, values = sum(maps) - 0x80 * len(maps), True, values + len(found)
         else:
             width, is_plain, is_map = _header(first)
-            at += 1 + width
+            at, values = at + 1 + width, values + 1
             size = int.from_bytes(body[at - width : at])
             if is_plain:
                 at, size = at + size, 0
@@ -114,7 +114,7 @@ def _keys(body: bytes, most: Most) -> int:
         if at > len(body) or parts > len(body):
             raise Malformed("it ends too early, or a size in it is wrong")
         if is_long:
-            most.check("body_values", parts)
+            most.check("body_values", max(parts, values))
     return keys
 
 

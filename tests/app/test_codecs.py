@@ -17,7 +17,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.wire import numbers
+from app.wire import msgpack, numbers
 from app.wire.compression import LEAST_BYTES, TooLarge, expand, weights
 from app.wire.forms import Malformed, Most, TooMuch
 from app.wire.json import LARGE, decode
@@ -371,3 +371,14 @@ def test_large_tensors_are_read_exactly(client: httpx.Client) -> None:
 def test_a_truncated_gzip_header_is_no_crash() -> None:
     with pytest.raises(Malformed):
         expand(zlib.compress(SMALL), "gzip", 1 << 20)
+
+
+@pytest.mark.parametrize("count", [10, 5000, 20_000])
+@pytest.mark.parametrize("maps", [1, 12, 40])
+def test_values_are_counted_in_messagepack_wherever_they_stand(count: int, maps: int) -> None:
+    names = [f"n{number}" for number in range(maps)]
+    body = msgspec.msgpack.encode({name: {"data": [1] * count} for name in names})
+    values = 1 + maps * (2 + 2 + count)  # the outer map; of each a name, a map, its key, a list and what is in it
+    msgpack.decode(body, Most(body_values=values))
+    with pytest.raises(TooMuch):
+        msgpack.decode(body, Most(body_values=values - 1))

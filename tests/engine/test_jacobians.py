@@ -217,6 +217,19 @@ def test_parts_of_a_view_do_not_keep_the_whole() -> None:
     assert_close(found.run(found.bind())["jacobian"]["out"]["x"], columns(text, inputs, "x"), 1e-12, "in chunks")
 
 
+def test_an_answer_too_large_for_chunks_is_refused_where_it_has_no_images() -> None:
+    with pytest.raises(LimitExceeded, match="elements"):
+        compiled_question("jacobian", "x**0", {"x": np.ones(200)}, limits=replace(LIMITS, elements=10_000))
+
+
+def test_what_all_chunks_share_counts_once() -> None:
+    """Else a graph that is within the limit would be refused for what its chunks together seem to take."""
+    text, inputs = "prod(x) * sum(M @ M)", {"x": RNG.normal(size=1500), "M": RNG.normal(size=(800, 800))}
+    found = cut("laplacian", text, inputs, 0.2, wrt=["x"])
+    limits = replace(LIMITS, peak_bytes=found.plan.peak_bytes, cost_seconds=1.2 * found.plan.seconds)
+    compiled_question("laplacian", text, inputs, limits=limits, wrt=["x"])
+
+
 # Growth
 
 
