@@ -37,6 +37,12 @@ def _origin(value: str) -> str:
     return value
 
 
+def _name(value: str) -> str:
+    if value.endswith("]") != value.startswith("[") or (":" in value and not value.startswith("[")):
+        raise ValueError("a name is localhost, 127.0.0.1 or [::1]: without a port")
+    return value.lower()
+
+
 def _network(value: str) -> str:
     return value if value == "*" else str(ip_network(value))
 
@@ -44,7 +50,7 @@ def _network(value: str) -> str:
 Listed = BeforeValidator(_listed)
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, Listed]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, Listed]
-Names = Annotated[tuple[Annotated[str, AfterValidator(str.lower)], ...], NoDecode, Listed]
+Names = Annotated[tuple[Annotated[str, AfterValidator(_name)], ...], NoDecode, Listed]
 File = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
 
@@ -120,7 +126,8 @@ class Settings(BaseSettings):
     """Time for a request's headers to arrive, from its first byte on, or from the opening of a connection."""
 
     body_seconds: float = Field(30.0, gt=0)
-    """Time for a request's body to arrive; and for the client to take anything of an answer."""
+    """Time for a request's body to arrive. A client that takes less than 4 KiB a second of a long answer in so many
+    seconds is cut off."""
 
     framing_bytes: int = Field(1 << 20, gt=0)
     """Bytes of a chunked body that are not its content: sizes of chunks, and what stands around them."""

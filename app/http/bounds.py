@@ -9,8 +9,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.http.heads import fault_of
 from app.http.problems import respond
+from app.http.routers.health import PROBES
 from app.problems import Problem, over_limit
 from app.settings import Settings
+
+NAMELESS: frozenset[str] = frozenset()
+"""Probes come to an address, whatever the service is called."""
 
 
 class Bounds:
@@ -37,4 +41,4 @@ class Bounds:
             return over_limit("header_bytes", self.settings.header_bytes, headers, "bytes of the headers", 431)
         if len(scope["headers"]) > self.settings.headers:
             return over_limit("headers", self.settings.headers, len(scope["headers"]), "headers", 431)
-        return fault_of(scope, self.names)
+        return fault_of(scope, NAMELESS if scope["path"] in PROBES else self.names)

@@ -54,7 +54,7 @@ class Cors(CORSMiddleware):
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
         super().__init__(
-            app, allow_origins=origins, allow_methods=("GET", "POST", "DELETE"), allow_headers=TAKEN,
+            app, allow_origins=origins, allow_methods=("GET", "HEAD", "POST", "DELETE"), allow_headers=TAKEN,
             expose_headers=EXPOSED,
         )  # fmt: skip
 
@@ -76,7 +76,7 @@ def is_strange(scope: Scope, origins: tuple[str, ...]) -> bool:
     if site is None:
         is_from_elsewhere = origin is not None and origin.rpartition(b"//")[2] != sent.get(b"host")
     else:
-        is_link = scope["method"] == "GET" and sent.get(b"sec-fetch-mode") == b"navigate"
+        is_link = scope["method"] == "GET" and sent.get(b"sec-fetch-dest") == b"document"
         is_from_elsewhere = site in ELSEWHERE and not is_link
     return is_from_elsewhere and "*" not in origins and (origin or b"").decode("latin-1") not in origins
 

@@ -100,10 +100,10 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 def _methods(request: Request) -> set[str]:
     """What all routes of this path take; Starlette tells those of the first. A path that is spelt out is its own."""
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
-    if request.url.path in paths:
-        return {method.upper() for method in paths[request.url.path]}
-    here = (methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path))
-    return {method.upper() for methods in here for method in methods}
+    own = paths.get(request.url.path)
+    here = [own] if own else [each for path, each in paths.items() if compile_path(path)[0].match(request.url.path)]
+    found = {method.upper() for methods in here for method in methods}
+    return found | {"HEAD"} if "GET" in found else found
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:

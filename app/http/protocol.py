@@ -265,7 +265,9 @@ class Protocol(HttpToolsProtocol):
 
     def _drop_if_stalled(self, before: int) -> None:
         """Drop a connection over which next to nothing of the answer went in all that time."""
-        if before - self._untaken() >= LEAST_PACE * self.settings.body_seconds:
+        if self.transport.is_closing():
+            self.transport.abort()
+        elif before - self._untaken() >= LEAST_PACE * self.settings.body_seconds:
             self._wait_for_reader()
         else:
             self.transport.abort()

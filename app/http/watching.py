@@ -71,7 +71,7 @@ class Watching:
                 seen.status = seen.status or message["status"]
                 message = {**message, "headers": [*message["headers"], header]}
                 tracing.describe(scope, seen)
-            else:
+            elif scope["method"] != "HEAD":  # whose body the server leaves out
                 seen.bytes_out += len(message.get("body", b""))
             await send(message)
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -135,7 +136,7 @@ class Graphs:
     async def _in_thread(self, work: Callable[[], T], threads: ThreadPoolExecutor) -> T:
         try:
             async with asyncio.timeout(WAITING_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(threads, work)
+                return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, work)
         except TimeoutError:
             raise StoreFailed(f"no answer within {WAITING_SECONDS:g} s") from None
 

@@ -79,7 +79,7 @@ def test_other_origins_may_not_ask_by_default(client: httpx.Client) -> None:
     assert problem(responses[0])["code"] == "invalid_request"
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
 @pytest.mark.parametrize("header", ["authorization", "content-type, content-encoding", "if-none-match", "x-request-id"])
 def test_origins_that_are_set_may(app_client: AppClient, method: str, header: str) -> None:
     response = preflight(app_client(cors_origins=f"http://localhost:3000, {HERE}"), HERE, method, header)
@@ -135,18 +135,19 @@ STRANGE = [
     ("POST", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Origin": "null"}),
     ("POST", {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors", "Origin": "http://localhost:3000"}),
     ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}),
+    ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}),
     ("POST", {"Origin": "https://evil.example"}),
     ("POST", {"Origin": "null"}),
 ]
-"""A script's text/plain body, a form, a page of another port, an image; and browsers that say no more of a page, since
-they are old, or the service is neither on this machine nor behind TLS."""
+"""A script's text/plain body, a form, a page of another port, an image, a frame; and browsers that say no more of a
+page, since they are old, or the service is neither on this machine nor behind TLS."""
 FAMILIAR = [
     ("POST", {}),
     ("POST", {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}),
     ("POST", {"Sec-Fetch-Site": "same-origin", "Origin": "https://where.a.proxy.is"}),
     ("POST", {"Origin": "http://service:8000", "Host": "service:8000"}),
     ("GET", {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}),
-    ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}),
+    ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}),
 ]
 """A program, our own page (behind a proxy that calls us by another name; in an old browser), an address that was typed,
 and a link."""
@@ -178,8 +179,10 @@ def test_all_others_do(app_client: AppClient, method: str, headers: dict[str, st
     [("localhost:8000", 200), ("LOCALHOST", 200), ("[::1]:8000", 200), ("evil.example", 400), ("localhost.evil", 400)],
 )
 def test_a_service_that_has_names_is_called_by_no_other(app_client: AppClient, host: str, status: int) -> None:
-    response = asked_as(app_client(hosts="localhost, [::1]"), "POST", {"Host": host})
+    client = app_client(hosts="localhost, [::1]")
+    response = asked_as(client, "POST", {"Host": host})
     assert response.status_code == status
+    assert client.get("/healthz", headers={"Host": host}).status_code == 200
     assert status == 200 or "GRADWIRE_HOSTS" in problem(response)["detail"]
 
 

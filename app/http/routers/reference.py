@@ -34,7 +34,7 @@ async def show_op(name: Annotated[str, Path(examples=["tanh"], max_length=64)]) 
 
 @router.get("/limits", **documented("All limits", models.LimitsAnswer))
 async def list_limits(request: Request) -> Response:
-    """What a request may cost here, and what may be asked for at a time; an error over one of these names it."""
+    """What a request may cost here, and what may be asked for at a time; a refusal names what was too much."""
     return sent({"limits": all_limits(request.app.state.settings)})
 
 
