@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import orjson
 import pytest
 
-from app.http.protocol import LEAST_PACE
+from app.http.protocol import LEAST_PACE, Protocol
+from app.settings import Settings
 from tests.app.figures import scraped
 from tests.app.sockets import BODY, LATE, connected, one, parsed, posted, rest
 from tests.app.support import problem
@@ -157,26 +159,27 @@ def test_a_client_that_takes_nothing_of_its_answer_is_dropped(hasty: str) -> Non
 # Size
 
 
-@pytest.mark.parametrize(("pace", "is_kept"), [(0.2, False), (20, True)])
-def test_a_client_that_takes_little_of_its_answer_is_dropped_and_a_slow_one_is_not(
-    hasty: str, pace: float, is_kept: bool
-) -> None:
-    host, port = hasty.removeprefix("http://").split(":")
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)  # else the system takes megabytes for it
-        connection.settimeout(LATE)
-        connection.connect((host, int(port)))
+def test_a_client_that_takes_next_to_nothing_of_its_answer_is_dropped(hasty: str) -> None:
+    with connected(hasty) as connection:
         connection.sendall(posted(LARGE, path=b"/grad/value"))
         for _ in range(40):
-            time.sleep(0.1)
-            connection.recv(int(pace * LEAST_PACE / 10))
+            time.sleep(BODY_SECONDS / 10)
+            connection.recv(LEAST_PACE // 100)
         got = 0
         with suppress(ConnectionResetError):
             while part := connection.recv(1 << 20):
                 got += len(part)
-                if got > 20_000_000:
-                    break
-        assert (got > 20_000_000) is is_kept
+        assert got < 20_000_000  # what the system had in its own buffers
+
+
+@pytest.mark.parametrize(("taken", "is_kept"), [(2 * LEAST_PACE - 1, False), (2 * LEAST_PACE, True)])
+def test_a_slow_one_is_not(monkeypatch: pytest.MonkeyPatch, taken: int, is_kept: bool) -> None:
+    monkeypatch.setattr(Protocol, "_untaken", lambda self: 1_000_000 - taken)
+    monkeypatch.setattr(Protocol, "_wait_for_reader", waits := Mock())
+    protocol: Any = object.__new__(Protocol)
+    protocol.settings, protocol.transport = Settings(body_seconds=2), Mock(is_closing=lambda: False)
+    protocol._drop_if_stalled(1_000_000)
+    assert (waits.called, protocol.transport.abort.called) == (is_kept, not is_kept)
 
 
 def test_what_clients_have_not_taken_counts_as_memory(tmp_path: Path) -> None:
