@@ -126,8 +126,11 @@ class Settings(BaseSettings):
     """Time for a request's headers to arrive, from its first byte on, or from the opening of a connection."""
 
     body_seconds: float = Field(30.0, gt=0)
-    """Time for a request's body to arrive. A client that takes less than 4 KiB a second of a long answer in so many
-    seconds is cut off."""
+    """Time for a request's body to arrive."""
+
+    answer_pace: int = Field(4096, ge=0)
+    """Bytes a second that a client must take of a long answer, looked at every GRADWIRE_BODY_SECONDS; slower ones are
+    cut off."""
 
     framing_bytes: int = Field(1 << 20, gt=0)
     """Bytes of a chunked body that are not its content: sizes of chunks, and what stands around them."""

@@ -36,8 +36,6 @@ HEAD_SLACK = 4 << 10
 LINGER_SECONDS = 1.0
 """So long what still comes after a refusal is taken and thrown away: closing at once would reset the connection, and
 the client might never see why."""
-LEAST_PACE = 4096
-"""Bytes a second that a client must take of an answer which the service has to hold for it."""
 SPARE_CONNECTIONS = 32
 """Connections over the bound that are still listened to, as one of them may be a probe."""
 
@@ -267,7 +265,7 @@ class Protocol(HttpToolsProtocol):
         """Drop a connection over which next to nothing of the answer went in all that time."""
         if self.transport.is_closing():
             self.transport.abort()
-        elif before - self._untaken() >= LEAST_PACE * self.settings.body_seconds:
+        elif before - self._untaken() >= max(1, self.settings.answer_pace * self.settings.body_seconds):
             self._wait_for_reader()
         else:
             self.transport.abort()
