@@ -115,7 +115,7 @@ class Graphs:
 
     async def check(self) -> None:
         """Raise StoreFailed where a graph could not be kept now."""
-        await asyncio.get_running_loop().run_in_executor(self._threads.checkers, lambda: self.open().check())
+        await _done(lambda: self.open().check(), self._threads.checkers)
 
     async def _reading(self, work: Callable[[Store], T]) -> T:
         """Do `work` that changes nothing."""
@@ -136,7 +136,7 @@ class Graphs:
     async def _in_thread(self, work: Callable[[], T], threads: ThreadPoolExecutor) -> T:
         try:
             async with asyncio.timeout(WAITING_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, work)
+                return await _done(work, threads)
         except TimeoutError:
             raise StoreFailed(f"no answer within {WAITING_SECONDS:g} s") from None
 
@@ -226,6 +226,11 @@ class Graphs:
         found = await self._reading(lambda store: store.page(most + 1, before, name))
         graphs = [each for each in map(_described, found[:most]) if each is not None]
         return Page(graphs, found[most - 1].number if len(found) > most else None)
+
+
+async def _done(work: Callable[[], T], threads: ThreadPoolExecutor) -> T:
+    """Do `work` in one of these threads, as a part of this request to the log."""
+    return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, work)
 
 
 def unknown(id: str) -> Problem:
